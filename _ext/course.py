@@ -90,10 +90,12 @@ class Count(SphinxRole):
 def counts() -> dict[str, int]:
     all_claims = claims.load().values()
     done = settled()["claims"]
+    looked_up = sum(c.settled_by == "reference" for c in all_claims)
     return {
         "all": len(all_claims),
-        "settled": len(done),
-        "waiting": len(all_claims) - len(done),
+        "measured": len(done),
+        "settled": len(done) + looked_up,
+        "waiting": len(all_claims) - len(done) - looked_up,
         **Counter(c.verdict for c in all_claims),
     }
 
@@ -137,7 +139,10 @@ class Ledger(SphinxDirective):
         row = nodes.container(
             classes=["row-claim", f"claim-{claim.verdict}"], ids=[claim.id.lower()]
         )
-        state = "measured" if record else "not run yet" if claim.settled_by else "waiting"
+        looked_up = claim.settled_by == "reference"
+        state = "measured" if record else "looked up" if looked_up else "waiting"
+        if state == "waiting" and claim.settled_by:
+            state = "not run here"
         shown = "measured" if record else "waiting"
         row += nodes.raw(
             "",
@@ -154,7 +159,7 @@ class Ledger(SphinxDirective):
         about = [claim.reason]
         if claim.verdict == "conditional" and not record:
             about += [f"Where it holds: {claim.where}. Where it does not: {claim.where_not}."]
-        if not record:
+        if not (record or looked_up):
             about += [f"How it will be settled: {claim.plan}"]
         if claim.references:
             about += ["{cite:t}`" + ",".join(claim.references) + "`."]
@@ -231,7 +236,8 @@ class Mosaic(SphinxDirective):
         squares = []
         for i, claim in enumerate(claims.load().values()):
             x, y = i % columns * step + 1, i // columns * step + 1
-            state = "measured" if claim.id in done else "waiting"
+            known = claim.id in done or claim.settled_by == "reference"
+            state = "measured" if known else "waiting"
             squares.append(
                 f'<rect class="claim-{claim.verdict} is-{state}" x="{x}" y="{y}" width="10" '
                 f'height="10" rx="2"/>'
@@ -240,7 +246,7 @@ class Mosaic(SphinxDirective):
         alt = (
             f"{n['all']} squares, one for each claim. {n['holds']} hold, "
             f"{n['conditional']} hold under conditions, {n['false']} are false, "
-            f"{n['open']} are open. {n['settled']} are filled in: this build measured them."
+            f"{n['open']} are open. {n['settled']} are filled in: they are settled."
         )
         key = "".join(
             f'<span class="claim-{v}"><span class="swatch"></span>{n[v]} {words}</span>'
@@ -306,15 +312,20 @@ def link_claims(app, pagename, templatename, context, doctree):
 
 
 def outdated(app, env, added, changed, removed):
-    """Pages whose outputs changed although their source did not."""
-    known = getattr(env, "course_outputs", {})
-    now = {}
+    """Pages whose outputs, or what shows them, changed although their source did not."""
+    shown_by = [*(ROOT / "_ext").glob("*.py"), *(ROOT / "_static").iterdir()]
+    shown_by += [ROOT / "lib" / "claims.py", ROOT / "lib" / "cards.py"]
+    own = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(shown_by))).hexdigest()
+    known, now = getattr(env, "course_outputs", {}), {"own": own}
     for docname in env.found_docs:
         path = (EXECUTED / docname).with_suffix(".ipynb")
         if path.is_file():
             now[docname] = hashlib.sha256(path.read_bytes()).hexdigest()
     env.course_outputs = now
-    return [d for d, key in now.items() if known.get(d) != key and d not in added | changed]
+    if known.get("own") != own:  # Sphinx looks at none of these
+        return env.found_docs - added - changed
+    stale = {d for d, key in now.items() if d != "own" and known.get(d) != key}
+    return stale - added - changed
 
 
 # -- links that follow the fork ------------------------------------------------------------
@@ -348,6 +359,7 @@ def configure(app, config):
         options["launch_buttons"] = {}
     options.setdefault("navbar_persistent", [])  # one search button, not two
     options["extra_footer"] = f'<p class="build-info">{build_line()}</p>'
+    config.html_context["default_mode"] = "auto"  # without it the theme warns on every page
     config.mathjax_path = "mathjax/tex-chtml.js"
 
 
@@ -373,6 +385,12 @@ FIXES = [
         '<div class="sidebar-primary-items__start sidebar-primary__section" role="region" '
         'aria-label="Course contents">',
     ),
+    # what opens a branch of the contents has no name
+    (r"<summary>(<span class=\"toctree-toggle\")", r'<summary aria-label="Pages below">\1'),
+    # a wide table scrolls by itself, and the keyboard has to reach it
+    (r'<table class="table">', '<table class="table" tabindex="0">'),
+    (r' role="doc-biblioentry"', ""),  # deprecated, and its list holds other things too
+    (r'<div role="list" class="citation-list">', '<div class="citation-list">'),
 ]
 
 

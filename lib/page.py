@@ -33,7 +33,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence], *, caption: str) -> N
     if len(widths) > 1:
         raise ValueError(f"header and rows have to be of one length, but got {sorted(widths)}")
     cells = [[html.escape(str(c)) for c in row] for row in rows]
-    head = "".join(f'<th scope="col">{html.escape(str(c))}</th>' for c in header)
+    # an empty corner is no header of anything
+    head = "".join(
+        f'<th scope="col">{html.escape(str(c))}</th>' if str(c) else "<td></td>" for c in header
+    )
     body = "".join(
         f'<tr><th scope="row">{row[0]}</th>'
         + "".join(f"<td>{c}</td>" for c in row[1:])
@@ -41,8 +44,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence], *, caption: str) -> N
         for row in cells
     )
     page = (
+        f'<div class="tt-scroll" role="region" tabindex="0" '
+        f'aria-label="{html.escape(caption, quote=True)}">'
         f'<table class="tt-table"><caption>{html.escape(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
     wide = [[str(c) for c in row] for row in (header, *rows)]
     size = [max(len(row[i]) for row in wide) for i in range(len(header))]
@@ -80,7 +85,7 @@ def player(
     uid = "p" + hashlib.sha256((body + _json(list(labels)) + alt).encode()).hexdigest()[:10]
     last = len(labels) - 1
     controls = (
-        '<div class="tt-controls" style="display:flex;gap:.6em;align-items:center">'
+        '<div class="tt-controls" style="display:none;gap:.6em;align-items:center">'
         '<button type="button">Play</button>'
         f'<input type="range" min="0" max="{last}" value="{last}" step="1" '
         f'aria-label="Frame of the figure" style="flex:1;min-width:5em">'
@@ -116,6 +121,7 @@ play.addEventListener("click", () => {
   }, %(ms)d);
 });
 go(labels.length - 1);
+figure.querySelector(".tt-controls").style.display = "flex";  // without scripts, no controls
 })();"""
 
 

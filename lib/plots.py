@@ -16,6 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from scipy import stats
 
 from lib.page import player, show, table
@@ -69,10 +70,11 @@ def dress(
     """
     if log not in ("", "x", "y", "xy"):
         raise ValueError(f"log has to be 'x', 'y' or 'xy', but got {log!r}")
-    if "x" in log:
-        ax.set_xscale("log")
-    if "y" in log:
-        ax.set_yscale("log")
+    for axis, which in ((ax.xaxis, "x"), (ax.yaxis, "y")):
+        if which in log:
+            getattr(ax, f"set_{which}scale")("log")
+            axis.set_major_formatter(_Plain())
+            axis.set_minor_formatter(_Plain(labelOnlyBase=False))
     if title:
         ax.set_title(title, loc="left", fontsize=13, fontweight="bold", pad=10)
     if x:
@@ -84,6 +86,25 @@ def dress(
     if ylim:
         ax.set_ylim(*ylim)
     return ax
+
+
+def _power(value: float) -> str:
+    """A tick of a log axis in one size of type: 0.01, 100, 10⁶. Raised digits get too small."""
+    if 1e-3 <= value < 1e5:
+        return f"{value:g}"
+    power = np.log10(value)
+    factor = (
+        "" if np.isclose(power, round(power)) else f"{value / 10 ** np.floor(power):.0f} · "
+    )
+    exponent = f"{round(power) if not factor else np.floor(power):.0f}"
+    return factor + "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+class _Plain(LogFormatter):
+    """Names the powers of ten, and what lies between them where there are few powers."""
+
+    def _num_to_string(self, x, vmin, vmax):
+        return _power(x)
 
 
 @matplotlib.rc_context(STYLE)

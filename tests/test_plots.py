@@ -359,7 +359,7 @@ def test_a_table_names_its_rows_and_columns():
     ]
     scopes = [c.get("scope") for c in root.iter("th") if c.text]
     assert scopes == ["col", "col", "row", "row"]
-    assert root.find("caption").text == "Loss < 1 & so"
+    assert root.find(".//caption").text == "Loss < 1 & so"
     assert plain.splitlines()[0] == "Loss < 1 & so"
     assert [line.split() for line in plain.splitlines()[1:]] == [
         ["loss", "3"],
@@ -814,7 +814,7 @@ let tick = null;
 globalThis.setInterval = f => { tick = f; return 1; };
 globalThis.clearInterval = () => { tick = null; };
 globalThis.document = {getElementById: id => id === UID &&
-  {querySelector: s => parts[s], querySelectorAll: () => frames}};
+  {querySelector: s => parts[s] ?? {style: {}}, querySelectorAll: () => frames}};
 const log = [], say = () => log.push([frames.filter(f => f.style.display !== "none")
   .map(f => +f.dataset.frame), +parts.input.value, parts.output.textContent,
   parts.button.textContent, tick !== null]);

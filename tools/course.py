@@ -113,9 +113,11 @@ def notebooks() -> None:
 def format_() -> None:
     """Format code, also that in chapters, and bring the twins up to date."""
     environment()
-    run([PYTHON, "-m", "ruff", "check", "--quiet", "--fix", "."], "ruff found faults")
-    run([PYTHON, "-m", "ruff", "format", "--quiet", "--exclude", "*.ipynb", "."], "ruff failed")
     run([PYTHON, "-m", "tools.notebooks", "--format"], "the chapters could not be formatted")
+    run([PYTHON, "-m", "ruff", "format", "--quiet", "--exclude", "*.ipynb", "."], "ruff failed")
+    sources = ["--exclude", "*.ipynb"]  # whose faults have to be mended in the .md
+    run([PYTHON, "-m", "ruff", "check", "--quiet", "--fix", *sources, "."], "ruff found faults")
+    run([PYTHON, "-m", "ruff", "check", "--quiet", "."], "ruff found faults in a chapter")
 
 
 def book() -> None:

@@ -1,4 +1,4 @@
-"""Every link leads somewhere: pages, anchors, claims, notebooks, and the fork's launch links."""
+"""Every link leads somewhere: pages, anchors, claims, notebooks, a fork's launch links."""
 
 import json
 import os

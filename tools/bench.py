@@ -6,39 +6,12 @@ speed. Printed are the median ratio over the rounds and the range of its middle 
 usage: python -m tools.bench
 """
 
-import statistics
-import time
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
 from lib.data_normalization import Standardizer
-
-
-def ratio(
-    ours: Callable[[], object], theirs: Callable[[], object], rounds: int = 41
-) -> list[float]:
-    """Ratios of time, ours over theirs, of as many rounds; each runs for about 5 ms."""
-    ours(), theirs()
-    started = time.perf_counter()
-    theirs()
-    repeats = max(1, round(0.005 / (time.perf_counter() - started)))
-    found = []
-    for k in range(rounds):
-        times = {}
-        for run in (ours, theirs) if k % 2 else (theirs, ours):  # neither always goes first
-            started = time.perf_counter()
-            for _ in range(repeats):
-                run()
-            times[run] = time.perf_counter() - started
-        found.append(times[ours] / times[theirs])
-    return sorted(found)
-
-
-def report(name: str, ratios: list[float]) -> None:
-    low, median, high = statistics.quantiles(ratios, n=4)
-    print(f"{name:<58} {median:5.2f}  ({low:.2f} to {high:.2f})")
+from tools import bench_study
+from tools.timing import ratio, report
 
 
 def standardizer() -> None:
@@ -59,6 +32,7 @@ def main() -> None:
     torch.set_num_threads(1)
     print(f"{'ratio of time, one thread':<58} median (middle half)")
     standardizer()
+    bench_study.main()
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def test_he_keeps_the_signal_of_every_rectifier(settle):
             size_after(20, activation, partial(kaiming_normal_, a=a), seed) / 20
             for activation, a in [
                 (nn.ReLU, 0),
-                (partial(nn.LeakyReLU, 0.2), 0.2),
+                (partial(nn.LeakyReLU, 0.5), 0.5),
                 (nn.PReLU, 0.25),  # where torch starts its slope
             ]
         ]

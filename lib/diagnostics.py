@@ -113,8 +113,8 @@ class Report:
             values = [(i, v) for i, v in values if v and math.isfinite(v)]  # 0 has no logarithm
             if values:
                 plots.line(axes[color], *zip(*values), color=color, marker="o")
-            title, log = ("Outputs", "Gradients")[color], "y" * bool(values)
-            plots.dress(axes[color], title=title, x="index in layers", y="rms", log=log)
+            title = ("Outputs", "Gradients")[color]
+            plots.dress(axes[color], title=title, x="index in layers", y="rms", log="y")
         return axes
 
 
@@ -186,7 +186,10 @@ def diagnose(
 
 
 class _Recorder(TorchFunctionMode):
-    """Takes statistics of what layers return, and of activations called as functions."""
+    """Takes statistics of what layers return, and of activations called as functions.
+
+    While such a mode is on, torch's transformers leave their fast path, which calls no hooks.
+    """
 
     def __init__(self, modules):
         super().__init__()
@@ -202,7 +205,6 @@ class _Recorder(TorchFunctionMode):
             with self:
                 return model(*args)
         finally:
-            self.last = None, 0
             for hook in hooks:  # now: checkpointing calls layers again in the backward pass
                 hook.remove()
 
@@ -306,14 +308,15 @@ def _untouched(modules, names, args):
     generators = {g for d in dicts for g in d.values() if isinstance(g, torch.Generator)}
     states = [(g, g.get_state()) for g in generators]
     devices = {t.device.index for t in (*tensors, *_tensors(args)) if t.is_cuda}
-    fast = torch.backends.mha.get_fastpath_enabled()
     try:
-        torch.backends.mha.set_fastpath_enabled(False)  # it would pass by the hooks
-        eager = torch.compiler.set_stance("force_eager")  # compiled code calls no hooks
-        with eager, fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
+        with (
+            fork_rng(devices),
+            torch.compiler.set_stance("force_eager"),  # compiled code calls no hooks
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
         for d, content in contents:
             d.clear()
             d.update(content)

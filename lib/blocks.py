@@ -15,7 +15,7 @@ from torch import nn
 from lib.data import Split
 from lib.device import generator
 from lib.lane import Lane, Plan, Run
-from lib.train import _noise_from
+from lib.train import noise_from
 
 
 def run_block(plan: Plan, seeds: Sequence[int]) -> dict[tuple[str, int], dict[str, np.ndarray]]:
@@ -48,7 +48,7 @@ def _build(plan: Plan, seeds: Sequence[int]) -> Iterator[Run]:
         splits: dict[Callable, Split] = {}
         for name, setting in plan.settings.items():
             g = generator(seed)
-            with _noise_from(g, g.device):  # what forgets g and draws globally follows, too
+            with noise_from(g, g.device):  # what forgets g and draws globally follows, too
                 if setting.split not in splits:
                     splits[setting.split] = setting.split(seed)
                 model = setting.model(g)

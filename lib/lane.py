@@ -17,7 +17,7 @@ from lib.data import Split
 from lib.device import generator
 from lib.networks import Networks
 from lib.optimizers import Optimizer
-from lib.train import _factor, _loss, evaluating
+from lib.train import checked_factor, checked_loss, evaluating
 
 PARTS = ("train", "val", "test")
 
@@ -36,7 +36,7 @@ class Setting:
 
     def rate(self, step: int) -> float:
         """The learning rate by number of steps taken."""
-        return self.hyper["lr"] * (_factor(self.schedule, step) if self.schedule else 1)
+        return self.hyper["lr"] * (checked_factor(self.schedule, step) if self.schedule else 1)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Lane:
         return state
 
     def _loss_of(self, model: Callable[[Tensor], Tensor], X: Tensor, y: Tensor) -> Tensor:
-        return _loss(self.setting.loss_fn, model(X), y).reshape(())
+        return checked_loss(self.setting.loss_fn, model(X), y).reshape(())
 
     def _samples(self, part: str, batch: Tensor | None = None) -> list[Tensor]:
         """X and y of every run, all samples (R, N, ...) or a batch of them (R, B, ...)."""
@@ -176,7 +176,7 @@ class Lane:
 
     def _metric(self, name: str, y_hat: Tensor, y: Tensor) -> Tensor:
         if name == "loss":
-            return _loss(self.setting.loss_fn, y_hat, y)
+            return checked_loss(self.setting.loss_fn, y_hat, y)
         value = torch.as_tensor(self.plan.metrics[name](y_hat, y))
         if value.numel() != 1:
             raise ValueError(

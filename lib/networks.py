@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from lib.noise import Noise
-from lib.train import _noise_from
+from lib.train import noise_from
 
 ALIGNMENT = 64  # bytes; torch allocates at multiples of it, and matrix products may care
 
@@ -113,7 +113,7 @@ class Networks:
         if self.stacked:
             yield
         else:
-            with _noise_from(generators[0], self.weights.device):
+            with noise_from(generators[0], self.weights.device):
                 yield
 
     def _rows(self) -> Tensor:

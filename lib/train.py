@@ -86,12 +86,12 @@ def train(
         for epoch in range(epochs):
             model.train()
             total = 0.0
-            with _noise_from(generator, X.device):
+            with noise_from(generator, X.device):
                 for batch in batches(len(X), batch_size, generator):
                     for group, lr in zip(groups, base_lrs, strict=True):
-                        group["lr"] = lr * _factor(schedule, step)
+                        group["lr"] = lr * checked_factor(schedule, step)
                     batch = batch.to(X.device)
-                    loss = _loss(loss_fn, model(X[batch]), y[batch])
+                    loss = checked_loss(loss_fn, model(X[batch]), y[batch])
                     value = loss.item()
                     if not math.isfinite(value):
                         raise Diverged(step, value)
@@ -162,7 +162,7 @@ def mean_loss(
     """Return ``loss_fn`` over all samples in eval mode; arguments and errors as in `train`."""
     _check_samples(X, y)
     with evaluating(model):
-        return _loss(loss_fn, model(X), y).item()
+        return checked_loss(loss_fn, model(X), y).item()
 
 
 @contextmanager
@@ -178,7 +178,10 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             module.training = mode  # not .train(mode), which would set the children too
 
 
-def _loss(loss_fn: Callable[[Tensor, Tensor], Tensor], y_hat: Tensor, y: Tensor) -> Tensor:
+def checked_loss(
+    loss_fn: Callable[[Tensor, Tensor], Tensor], y_hat: Tensor, y: Tensor
+) -> Tensor:
+    """Return ``loss_fn(y_hat, y)``, or raise ValueError if shapes do not match."""
     # (N, 1) against (N,) would broadcast to (N, N) and train on nonsense with a warning.
     if y.is_floating_point() and y_hat.shape != y.shape:
         raise ValueError(
@@ -191,7 +194,8 @@ def _loss(loss_fn: Callable[[Tensor, Tensor], Tensor], y_hat: Tensor, y: Tensor)
     return loss
 
 
-def _factor(schedule: Callable[[int], float], step: int) -> float:
+def checked_factor(schedule: Callable[[int], float], step: int) -> float:
+    """Return ``schedule(step)``, or raise ValueError if it is negative or not finite."""
     factor = float(schedule(step))
     if not 0 <= factor < math.inf:
         raise ValueError(
@@ -202,7 +206,7 @@ def _factor(schedule: Callable[[int], float], step: int) -> float:
 
 
 @contextmanager
-def _noise_from(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
+def noise_from(generator: torch.Generator | None, device: torch.device) -> Iterator[None]:
     """Let torch's global generators follow ``generator`` for a while, without advancing it."""
     if generator is None:
         yield

@@ -11,9 +11,11 @@ import nbformat
 import pytest
 
 from lib import claims, data, device
+from tests.claims import conftest
 from tools import course, execute, notebooks
 
 ROOT = Path(__file__).resolve().parent.parent
+settle = conftest.settle  # the fixture
 HEADER = """---
 jupytext:
   text_representation:
@@ -192,7 +194,14 @@ def test_a_change_of_a_claim_runs_the_chapter_that_settles_it(project, monkeypat
 # -- running -------------------------------------------------------------------------------
 
 
-def test_what_ran_is_kept_and_reaches_the_cache(project):
+@pytest.fixture
+def bare(monkeypatch):
+    """Children load these plugins only: what else is installed takes each of them a second."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p xdist.plugin -p nbval.plugin")
+
+
+def test_what_ran_is_kept_and_reaches_the_cache(project, bare):
     todo = execute.stale(twins(project), project)
     assert execute.run(todo, project) == 0
     (path,) = twins(project)
@@ -210,7 +219,7 @@ def test_what_ran_is_kept_and_reaches_the_cache(project):
     cache.db.dispose()
 
 
-def test_a_failing_cell_is_named_and_publishes_nothing(project, capfd):
+def test_a_failing_cell_is_named_and_publishes_nothing(project, bare, capfd):
     write(project, "two", CHAPTER.replace("print(x)", "assert x == 41, 'not so'"))
     todo = execute.stale(twins(project), project)
     assert execute.run(todo, project) != 0
@@ -269,13 +278,35 @@ def test_no_claim_is_settled_by_nothing_or_twice(project, two_claims, stem, ids,
     assert problem in execute.collect([settled_notebook(project, stem, *ids)], project)
 
 
-def test_tests_that_settle_leave_a_record(project, monkeypatch):
+def test_a_test_that_settles_leaves_a_record(settle, monkeypatch, tmp_path):
+    monkeypatch.setattr(conftest, "RECORDS", tmp_path / "records")
+    monkeypatch.chdir(ROOT)
+    settlement = settle("NORM-03", [0.13 + 0.001 * k for k in range(10)])
+    (path,) = (tmp_path / "records").iterdir()
+    by = {"settled_by": "tests/test_pipeline.py"}
+    assert json.loads(path.read_text()) == settlement.record() | by
+    path.unlink()
+    with pytest.raises(claims.ClaimError):
+        settle("NORM-03", [0.001 * k for k in range(10)])
+    assert not path.exists()
+
+
+STAND_IN = """
+from types import SimpleNamespace
+
+def measure(id, effects):
+    assert min(effects) > 0
+    return SimpleNamespace(record=lambda: {"id": id})
+"""  # imports no torch, which would take each child seconds
+
+
+def test_tests_that_settle_run_when_something_changed(project, bare, monkeypatch):
+    (project / "lib" / "__init__.py").touch()
+    (project / "lib" / "claims.py").write_text(STAND_IN)
     (project / "tests" / "claims").mkdir(parents=True)
-    shutil.copy(ROOT / "tests" / "claims" / "conftest.py", project / "tests" / "claims")
-    test = (
-        "def test_it(settle):\n    settle('NORM-03', [0.13 + 0.001 * k for k in range(10)])\n"
-    )
-    (project / "tests" / "claims" / "test_x.py").write_text(test)
+    shutil.copy(conftest.__file__, project / "tests" / "claims" / "conftest.py")
+    test = project / "tests" / "claims" / "test_x.py"
+    test.write_text("def test_it(settle):\n    settle('NORM-03', [0.13, 0.14])\n")
     row = claims.load()["NORM-03"]
     mine = row.__class__(**{**vars(row), "settled_by": "tests/claims/test_x.py"})
     monkeypatch.setattr(claims, "load", lambda: {"NORM-03": mine})
@@ -286,8 +317,8 @@ def test_tests_that_settle_leave_a_record(project, monkeypatch):
     path.write_text("kept, since nothing changed")
     assert execute.run_claim_tests(project) == 0
     assert path.read_text() == "kept, since nothing changed"
-    (project / "tests" / "claims" / "test_x.py").write_text(test.replace("0.13", "0.0"))
-    assert execute.run_claim_tests(project) != 0  # zero effects: the claim must not settle
+    test.write_text(test.read_text().replace("0.13", "0.0"))
+    assert execute.run_claim_tests(project) != 0  # a zero effect: the claim must not settle
     assert not path.exists()
 
 

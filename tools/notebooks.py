@@ -75,7 +75,10 @@ def plain(text: str, names: dict) -> str:
     """MyST roles and targets in words that plain Markdown can show."""
 
     def cite(match: re.Match) -> str:
-        found = [names[key.strip()] for key in match[2].split(",")]
+        keys = [key.strip() for key in match[2].split(",")]
+        if unknown := [key for key in keys if key not in names]:
+            raise SystemExit(f"notebooks: references.bib has no {', '.join(unknown)}")
+        found = [names[key] for key in keys]
         if match[1] == "t":
             return ", ".join(f"{who} ({year})" for who, year in found)
         return "(" + "; ".join(f"{who}, {year}" for who, year in found) + ")"

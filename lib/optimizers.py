@@ -1,165 +1,31 @@
-"""Optimizers from scratch: gradient descent with momentum, and Adam.
+"""Optimizers from scratch: SGD with momentum, Adagrad, RMSprop, Adam, AMSGrad and AdamW.
 
 Each rule is one pure function, `update`: from a gradient, the state and the parameter to the
 change of the parameter and the next state. `step` applies it to parameter after parameter, as
 `torch.optim` does; the study engine applies it to many networks at once, where a number such
-as ``lr`` may be a tensor that broadcasts against the parameter, one entry per network.
+as ``lr`` may be a tensor that broadcasts against the parameter, one entry per network:
+(R, 1) against (R, P). Below, g is the gradient, w the parameter and t the number of the step.
 
-Names, defaults and order of operations are those of `torch.optim`.
+Names, defaults and order of operations are those of `torch.optim`. Of its options, ``foreach``,
+``fused``, ``capturable``, ``differentiable`` and ``maximize`` are missing, and so are sparse
+and complex gradients. Errors: ValueError for numbers out of range, TypeError for anything else.
 """
 
-import copy
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from numbers import Real
-from typing import Any
 
 import torch
 from torch import Tensor
 
-Number = float | Tensor
+from lib.optimizer import Number, Optimizer, check_numbers, mean_square, plus, used
 
-
-class Optimizer:
-    """What every rule below shares: parameter groups, state and their saving.
-
-    Args:
-        params: tensors, or dicts that hold tensors under ``"params"`` and whatever should
-            differ from the defaults.
-        defaults: the hyper-parameters of a group that names none of its own.
-
-    Attributes:
-        param_groups: one dict per group, its tensors and hyper-parameters.
-        state: what the rule remembers of each parameter.
-    """
-
-    def __init__(self, params: Iterable[Tensor] | Iterable[dict], defaults: Mapping[str, Any]):
-        if isinstance(params, Tensor):
-            raise TypeError(
-                "params has to be an iterable of tensors or dicts, but got one tensor"
-            )
-        self.defaults = dict(defaults)
-        self.param_groups: list[dict[str, Any]] = []
-        self.state: dict[Tensor, dict[str, Any]] = defaultdict(dict)
-        groups = list(params)
-        if not groups:
-            raise ValueError("optimizer got an empty parameter list")
-        if not isinstance(groups[0], dict):
-            groups = [{"params": groups}]
-        for group in groups:
-            self.add_param_group(group)
-
-    @staticmethod
-    def check(**hyper: Any) -> None:
-        """Raise TypeError or ValueError if a hyper-parameter is none."""
-
-    @staticmethod
-    def update(
-        grad: Tensor, state: dict, param: Tensor, **hyper: Number
-    ) -> tuple[Tensor, dict]:
-        """Return the change of ``param`` and the state for the next step.
-
-        Args:
-            grad, param: of one shape; neither is changed.
-            state: what the last step returned; empty before the first.
-            hyper: the rule's hyper-parameters, all of them.
-        """
-        raise NotImplementedError
-
-    def add_param_group(self, group: dict[str, Any]) -> None:
-        """Let the optimizer also train the tensors in ``group["params"]``."""
-        params = group["params"]
-        params = [params] if isinstance(params, Tensor) else list(params)
-        known = {p for other in self.param_groups for p in other["params"]}
-        for p in params:
-            if not isinstance(p, Tensor):
-                raise TypeError(f"optimizer can only optimize Tensors, but got {type(p)}")
-            if not p.is_leaf:
-                raise ValueError("can't optimize a non-leaf Tensor")
-            if p in known:
-                raise ValueError("some parameters appear twice, in one group or in two")
-            known.add(p)
-        group = {**self.defaults, **group, "params": params}
-        self.check(**self._hyper(group))
-        self.param_groups.append(group)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget all gradients, or set them to zero."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if set_to_none:
-                    p.grad = None
-                elif p.grad is not None:
-                    p.grad = torch.zeros_like(p.grad)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Update every parameter that has a gradient.
-
-        Args:
-            closure: computes the loss again, and the gradients; its loss is returned.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            hyper = self._hyper(group)
-            for p in group["params"]:
-                if p.grad is not None:
-                    change, self.state[p] = self.update(p.grad, self.state[p], p, **hyper)
-                    p += change
-        return loss
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return state and groups, with numbers in place of the parameters."""
-        index = {p: i for i, p in enumerate(self._params())}
-        return {
-            "state": {index[p]: dict(state) for p, state in self.state.items() if state},
-            "param_groups": [
-                {**group, "params": [index[p] for p in group["params"]]}
-                for group in self.param_groups
-            ],
-        }
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned, for parameters in the same order."""
-        saved = copy.deepcopy(state_dict["param_groups"])
-        sizes = [len(group["params"]) for group in self.param_groups]
-        if [len(group["params"]) for group in saved] != sizes:
-            raise ValueError(
-                f"state_dict has to hold groups of {sizes} parameters, "
-                f"but got {[len(group['params']) for group in saved]}"
-            )
-        names = (name for group in saved for name in group["params"])
-        params = dict(zip(names, self._params(), strict=True))
-        for group, loaded in zip(self.param_groups, saved, strict=True):
-            group.update(loaded, params=group["params"])
-        self.state = defaultdict(dict)
-        for name, state in state_dict["state"].items():
-            p = params[name]
-            self.state[p] = {
-                key: x.detach().to(p, copy=True) if isinstance(x, Tensor) else x
-                for key, x in state.items()
-            }
-
-    def _params(self) -> list[Tensor]:
-        return [p for group in self.param_groups for p in group["params"]]
-
-    def _hyper(self, group: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: group[name] for name in self.defaults}
-
-    def __repr__(self) -> str:
-        groups = [self._hyper(group) for group in self.param_groups]
-        return f"{type(self).__name__}({', '.join(map(str, groups))})"
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
 
 
 class SGD(Optimizer):
     """Stochastic gradient descent, with momentum if asked for (Polyak, 1964,
-    https://doi.org/10.1016/0041-5553(64)90137-5).
+    https://doi.org/10.1016/0041-5553(64)90137-5). `torch.optim.SGD`.
 
-    With gradient g, parameter w and velocity v, which starts as the first gradient,
+    With the velocity v, which starts as the first gradient,
 
         v = momentum * v + (1 - dampening) * g,    w = w - lr * v
 
@@ -177,15 +43,15 @@ class SGD(Optimizer):
     """
 
     def __init__(
-        self, params, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False
-    ):
+        self, params, lr=1e-3, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False,
+    ):  # fmt: skip
         hyper = {"lr": lr, "momentum": momentum, "dampening": dampening}
         super().__init__(params, hyper | {"weight_decay": weight_decay, "nesterov": nesterov})
 
     @staticmethod
     def check(*, lr, momentum, dampening, weight_decay, nesterov):
-        _check(lr=lr, momentum=momentum, weight_decay=weight_decay)
-        _check(-math.inf, dampening=dampening)
+        check_numbers(lr=lr, momentum=momentum, weight_decay=weight_decay)
+        check_numbers(-math.inf, dampening=dampening)
         if nesterov and (momentum == 0 or dampening != 0):
             raise ValueError(
                 "nesterov needs a momentum above 0 and no dampening, "
@@ -194,22 +60,127 @@ class SGD(Optimizer):
 
     @staticmethod
     def update(grad, state, param, *, lr, momentum, dampening, weight_decay, nesterov):
-        if _used(weight_decay):
-            grad = grad + weight_decay * param
-        if _used(momentum):
-            velocity = grad.clone()
-            if state:
-                velocity = momentum * state["momentum_buffer"] + (1 - dampening) * grad
+        grad = plus(grad, param, weight_decay)
+        if used(momentum):
+            velocity = state.get("momentum_buffer")
+            if velocity is None:
+                velocity = grad.clone()
+            else:
+                velocity = plus(momentum * velocity, grad, 1 - dampening)
             state = {"momentum_buffer": velocity}
-            grad = grad + momentum * velocity if nesterov else velocity
+            grad = plus(grad, velocity, momentum) if nesterov else velocity
         return -lr * grad, state
 
 
-class Adam(Optimizer):
-    """Adam (Kingma and Ba, 2015, https://arxiv.org/abs/1412.6980).
+class Adagrad(Optimizer):
+    """Adagrad: a rate for each weight, which falls as its gradients add up (Duchi, Hazan and
+    Singer, 2011, https://jmlr.org/papers/v12/duchi11a.html). `torch.optim.Adagrad`.
 
-    Two running means of the gradient g, of itself and of its square, both starting at 0 and
-    both divided after t steps by the weight they have gathered until then:
+        s = s + g^2,    w = w - lr / (1 + (t - 1) * lr_decay) * g / (sqrt(s) + eps)
+
+    Args:
+        lr: learning rate of the first step.
+        lr_decay: how fast it falls with the number of steps.
+        weight_decay: multiple of w that is added to g (L2 penalty).
+        initial_accumulator_value: s at the start. Torch ignores a group's own value and takes
+            the default; here it counts.
+        eps: keeps the step finite where s is 0.
+
+    Example::
+
+        >>> optimizer = Adagrad(model.parameters(), lr=0.01)
+    """
+
+    def __init__(
+        self, params, lr=1e-2, lr_decay=0.0, weight_decay=0.0, initial_accumulator_value=0.0,
+        eps=1e-10,
+    ):  # fmt: skip
+        hyper = {"lr": lr, "lr_decay": lr_decay, "weight_decay": weight_decay, "eps": eps}
+        hyper["initial_accumulator_value"] = initial_accumulator_value
+        super().__init__(params, hyper)
+
+    @staticmethod
+    def check(**hyper):
+        check_numbers(**hyper)
+
+    def add_param_group(self, group):
+        super().add_param_group(group)
+        group = self.param_groups[-1]
+        for p in group["params"]:  # torch expects the state even before the first gradient
+            self.state[p] = _sum_at_start(p, group["initial_accumulator_value"])
+
+    @staticmethod
+    def update(
+        grad, state, param, *, lr, lr_decay, weight_decay, initial_accumulator_value, eps
+    ):
+        state = state or _sum_at_start(param, initial_accumulator_value)
+        grad = plus(grad, param, weight_decay)
+        rate = lr / (1 + state["step"] * lr_decay)
+        total = torch.addcmul(state["sum"], grad, grad)
+        root = total.sqrt().add_(eps)
+        return (grad / root).mul_(-rate), {"step": state["step"] + 1, "sum": total}
+
+
+class RMSprop(Optimizer):
+    """RMSprop (Tieleman and Hinton, 2012, lecture 6.5,
+    https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf), centered by
+    Graves (2013, https://arxiv.org/abs/1308.0850). `torch.optim.RMSprop`.
+
+    With v, and for ``centered`` m, which start at 0,
+
+        v = alpha * v + (1 - alpha) * g^2,    m = alpha * m + (1 - alpha) * g
+        w = w - lr * g / (sqrt(v) + eps)    or    w = w - lr * g / (sqrt(v - m^2) + eps)
+
+    For gradients that stay equal v - m^2 tends to 0 and rounding may make it negative: then the
+    step is NaN, as it is in torch.
+
+    Args:
+        lr: learning rate.
+        alpha: share of v that survives a step, in [0, 1); torch accepts more.
+        eps: keeps the step finite where v is 0.
+        weight_decay: multiple of w that is added to g (L2 penalty).
+        momentum: if above 0, the step is lr times b = momentum * b + g / (sqrt(...) + eps).
+        centered: divide by an estimate of the standard deviation of g.
+
+    Example::
+
+        >>> optimizer = RMSprop(model.parameters(), lr=0.01)
+    """
+
+    def __init__(
+        self, params, lr=1e-2, alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0,
+        centered=False,
+    ):  # fmt: skip
+        hyper = {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, hyper | {"momentum": momentum, "centered": centered})
+
+    @staticmethod
+    def check(*, lr, alpha, eps, weight_decay, momentum, centered):
+        check_numbers(lr=lr, eps=eps, weight_decay=weight_decay, momentum=momentum)
+        check_numbers(0, 1, alpha=alpha)
+
+    @staticmethod
+    def update(grad, state, param, *, lr, alpha, eps, weight_decay, momentum, centered):
+        if not state:
+            names = ("square_avg", "grad_avg", "momentum_buffer")
+            state = {"step": 0} | dict.fromkeys(names, torch.zeros_like(param))
+        grad = plus(grad, param, weight_decay)
+        v = mean_square(state["square_avg"], grad, alpha)
+        new = {"step": state["step"] + 1, "square_avg": v}
+        if centered:
+            m = new["grad_avg"] = torch.lerp(state["grad_avg"], grad, 1 - alpha)
+            v = torch.addcmul(v, m, m, value=-1)
+        step = grad / v.sqrt().add_(eps)
+        if used(momentum):
+            step = new["momentum_buffer"] = step.add_(momentum * state["momentum_buffer"])
+        return -lr * step, new
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba, 2015, https://arxiv.org/abs/1412.6980). `torch.optim.Adam`.
+
+    Two running means of the gradient, of itself and of its square, both starting at 0 and both
+    divided after t steps by the weight they have gathered until then:
 
         m = beta1 * m + (1 - beta1) * g,      m_hat = m / (1 - beta1^t)
         v = beta2 * v + (1 - beta2) * g^2,    v_hat = v / (1 - beta2^t)
@@ -219,49 +190,79 @@ class Adam(Optimizer):
         lr: learning rate.
         betas: beta1 and beta2, each in [0, 1).
         eps: keeps the step finite where v is 0.
-        weight_decay: multiple of w that is added to g (L2 penalty, not decoupled).
+        weight_decay: multiple of w that is added to g (L2 penalty, not decoupled as in AdamW).
+        amsgrad: in v_hat, take the largest v until now (Reddi, Kale and Kumar, 2018,
+            https://openreview.net/forum?id=ryQu7f-RZ, where nothing corrects for t).
 
     Example::
 
         >>> optimizer = Adam(model.parameters(), lr=1e-3)
     """
 
-    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+    foreign = ("maximize", "decoupled_weight_decay")
+
+    def __init__(
+        self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, amsgrad=False,
+    ):  # fmt: skip
         hyper = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(params, hyper)
+        super().__init__(params, hyper | {"amsgrad": amsgrad})
 
     @staticmethod
-    def check(*, lr, betas, eps, weight_decay):
-        _check(lr=lr, eps=eps, weight_decay=weight_decay)
+    def check(*, lr, betas, eps, weight_decay, amsgrad):
+        check_numbers(lr=lr, eps=eps, weight_decay=weight_decay)
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise TypeError(f"betas has to hold two numbers, but got {betas!r}")
         for i, beta in enumerate(betas):
-            _check(0, 1, **{f"betas[{i}]": beta})
+            check_numbers(0, 1, **{f"betas[{i}]": beta})
 
     @staticmethod
-    def update(grad, state, param, *, lr, betas, eps, weight_decay):
+    def update(grad, state, param, *, lr, betas, eps, weight_decay, amsgrad):
         beta1, beta2 = betas
         if not state:
             zeros = torch.zeros_like(param)
             state = {"step": 0, "exp_avg": zeros, "exp_avg_sq": zeros}
-        if _used(weight_decay):
-            grad = grad + weight_decay * param
+        grad = plus(grad, param, weight_decay)
         t = state["step"] + 1
-        m = beta1 * state["exp_avg"] + (1 - beta1) * grad
-        v = beta2 * state["exp_avg_sq"] + (1 - beta2) * grad * grad
-        root = v.sqrt() / (1 - beta2**t) ** 0.5 + eps
-        change = -lr / (1 - beta1**t) * m / root
-        return change, {"step": t, "exp_avg": m, "exp_avg_sq": v}
+        v = mean_square(state["exp_avg_sq"], grad, beta2)
+        new = {"step": t, "exp_avg_sq": v}
+        if amsgrad:
+            v = new["max_exp_avg_sq"] = torch.maximum(state.get("max_exp_avg_sq", v), v)
+        root = v.sqrt().div_((1 - beta2**t) ** 0.5).add_(eps)
+        m = new["exp_avg"] = torch.lerp(state["exp_avg"], grad, 1 - beta1)
+        return (m / root).mul_(-lr / (1 - beta1**t)), new
 
 
-def _used(x: Number) -> bool:
-    """Whether a term has to be computed; a tensor of numbers always counts as used."""
-    return isinstance(x, Tensor) or x != 0
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019,
+    https://arxiv.org/abs/1711.05101). `torch.optim.AdamW`.
+
+    The decay does not pass through m and v, so that large gradients do not weaken it:
+
+        w = w - lr * weight_decay * w - lr * m_hat / (sqrt(v_hat) + eps)
+
+    As in torch the decay is multiplied by lr; in the paper it follows the schedule alone.
+
+    Args:
+        lr, betas, eps, amsgrad: as in `Adam`.
+        weight_decay: share of w, times lr, that a step takes away.
+
+    Example::
+
+        >>> optimizer = AdamW(model.parameters(), lr=1e-3, weight_decay=0.1)
+    """
+
+    foreign = ("maximize",)
+
+    def __init__(
+        self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, amsgrad=False,
+    ):  # fmt: skip
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad)
+
+    @staticmethod
+    def update(grad, state, param, *, lr, weight_decay, **hyper):
+        change, state = Adam.update(grad, state, param, lr=lr, weight_decay=0.0, **hyper)
+        return plus(change, param, -lr * weight_decay), state
 
 
-def _check(low: float = 0, high: float = math.inf, **numbers: float) -> None:
-    for name, x in numbers.items():
-        if isinstance(x, bool) or not isinstance(x, Real):
-            raise TypeError(f"{name} has to be a number, but got {x!r}")
-        if not low <= x < high or math.isinf(x):
-            raise ValueError(f"{name} has to be in [{low}, {high}), but got {x}")
+def _sum_at_start(param: Tensor, value: Number) -> dict:
+    return {"step": 0, "sum": torch.zeros_like(param) + value}

@@ -14,14 +14,27 @@ factory for its arguments and by a schedule for its step, an int of at least 0.
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from itertools import pairwise
-from numbers import Real
-from typing import Any
-
-from torch import Tensor
 
 from lib.device import check_int
+from lib.plateau import ReduceLROnPlateau, check_numbers
+
+__all__ = [
+    "ReduceLROnPlateau",
+    "Schedule",
+    "constant",
+    "cosine",
+    "cosine_with_warm_restarts",
+    "exponential",
+    "inverse_square_root",
+    "linear",
+    "multi_step",
+    "one_cycle",
+    "polynomial",
+    "step",
+    "warmup",
+]
 
 Schedule = Callable[[int], float]
 
@@ -31,7 +44,7 @@ def constant(factor: float = 1.0, total_iters: int | None = None) -> Schedule:
 
     Torch's ConstantLR has the defaults 1/3 and 5.
     """
-    _check(factor=factor)
+    check_numbers(factor=factor)
     if total_iters is None:
         return _schedule(lambda step: factor)
     check_int("total_iters", total_iters, 0)
@@ -41,7 +54,7 @@ def constant(factor: float = 1.0, total_iters: int | None = None) -> Schedule:
 def step(step_size: int, gamma: float = 0.1) -> Schedule:
     """Multiply by ``gamma`` after every ``step_size`` steps."""
     check_int("step_size", step_size, 1)
-    _check(positive=True, gamma=gamma)
+    check_numbers(positive=True, gamma=gamma)
     return _schedule(lambda step: gamma ** (step // step_size))
 
 
@@ -51,7 +64,7 @@ def multi_step(milestones: Iterable[int], gamma: float = 0.1) -> Schedule:
     Args:
         milestones: steps of at least 0 in rising order, which torch would sort.
     """
-    _check(positive=True, gamma=gamma)
+    check_numbers(positive=True, gamma=gamma)
     stones = [check_int(f"milestones[{i}]", m, 0) for i, m in enumerate(milestones)]
     if stones != sorted(stones):
         raise ValueError(f"milestones have to be in rising order, but got {stones}")
@@ -60,14 +73,14 @@ def multi_step(milestones: Iterable[int], gamma: float = 0.1) -> Schedule:
 
 def exponential(gamma: float) -> Schedule:
     """Multiply by ``gamma`` after every step: gamma^step."""
-    _check(positive=True, gamma=gamma)
+    check_numbers(positive=True, gamma=gamma)
     return _schedule(lambda step: gamma**step)
 
 
 def polynomial(total_iters: int = 5, power: float = 1.0) -> Schedule:
     """Fall to 0 in ``total_iters`` steps, (1 - step / total_iters)^power, and stay there."""
     check_int("total_iters", total_iters, 1)
-    _check(positive=True, power=power)
+    check_numbers(positive=True, power=power)
     return _schedule(lambda step: (1 - min(step / total_iters, 1)) ** power)
 
 
@@ -78,7 +91,7 @@ def linear(
 
     The factors may be any numbers from 0; torch wants both at most 1 and the first above 0.
     """
-    _check(start_factor=start_factor, end_factor=end_factor)
+    check_numbers(start_factor=start_factor, end_factor=end_factor)
     check_int("total_iters", total_iters, 1)
     return _schedule(lambda step: _mix(start_factor, end_factor, min(step / total_iters, 1)))
 
@@ -92,7 +105,7 @@ def cosine(T_max: int, end_factor: float = 0.0) -> Schedule:
     little longer than planned gets large rates. Restarts are in `cosine_with_warm_restarts`.
     """
     check_int("T_max", T_max, 1)
-    _check(end_factor=end_factor)
+    check_numbers(end_factor=end_factor)
     return _schedule(lambda step: _cosine(1.0, end_factor, min(step / T_max, 1)))
 
 
@@ -107,7 +120,7 @@ def cosine_with_warm_restarts(T_0: int, T_mult: int = 1, end_factor: float = 0.0
     """
     check_int("T_0", T_0, 1)
     check_int("T_mult", T_mult, 1)
-    _check(end_factor=end_factor)
+    check_numbers(end_factor=end_factor)
 
     def factor(step):
         period = T_0
@@ -142,8 +155,8 @@ def one_cycle(
             paper; ``pct_start`` is at most 1/2 then.
     """
     check_int("total_steps", total_steps, 1)
-    _check(positive=True, div_factor=div_factor, final_div_factor=final_div_factor)
-    _check(positive=True, below=1, pct_start=pct_start)
+    check_numbers(positive=True, div_factor=div_factor, final_div_factor=final_div_factor)
+    check_numbers(positive=True, below=1, pct_start=pct_start)
     if three_phase and pct_start > 1 / 2:
         raise ValueError(
             f"pct_start has to be at most 1/2 with three_phase, but got {pct_start}"
@@ -197,130 +210,19 @@ def warmup(steps: int, then: Schedule | None = None, start: float = 1 / 3) -> Sc
             LinearLR refuses, the first step changes nothing.
     """
     check_int("steps", steps, 0)
-    _check(start=start)
+    check_numbers(start=start)
     if start > 1:
         raise ValueError(f"start has to be in [0, 1], but got {start}")
     then = constant() if then is None else then
     if not callable(then):
         raise TypeError(f"then has to be a function from steps to factors, but got {then!r}")
     peak = then(0)
-    _check(**{"then(0)": peak})
+    check_numbers(**{"then(0)": peak})
 
     def factor(step):
         return peak * _mix(start, 1.0, step / steps) if step < steps else then(step - steps)
 
     return _schedule(factor)
-
-
-class ReduceLROnPlateau:
-    """Multiply the rates by ``factor`` once a metric has not improved for long.
-
-    The one rule with a memory, hence no schedule: what it does depends on what training gave.
-    It sets the rates in ``optimizer.param_groups``, as torch's scheduler of that name does,
-    and takes optimizers of `lib.optimizers` as well. `lib.train.train` may call it as
-    ``on_epoch=lambda epoch, model: plateau.step(loss_of(model))``, without a ``schedule``,
-    which would overwrite the rates.
-
-    In mode ``"min"`` a metric improves on the best one m if it is below m (1 - threshold), or
-    below m - threshold with ``threshold_mode="abs"``; in mode ``"max"``, above the same with
-    plus. The first rule is for positive metrics: of a negative one, it takes each repetition
-    for an improvement. NaN is never an improvement.
-
-    Args:
-        optimizer: anything with ``param_groups``.
-        mode: ``"min"`` or ``"max"``, whether small or large metrics are good.
-        factor: in [0, 1).
-        patience: so many metrics in a row may fail to improve; one more lowers the rates.
-        threshold, threshold_mode: what counts as an improvement.
-        cooldown: so many metrics after a lowering never count as failures.
-        min_lr: lowest rate, one number or one per group.
-        eps: a rate that would fall by no more than this stays as it is.
-
-    Attributes:
-        best: the best metric so far, at first inf or -inf.
-        num_bad_epochs: metrics in a row that failed to improve.
-        cooldown_counter: metrics that still do not count.
-    """
-
-    def __init__(
-        self, optimizer: Any, mode: str = "min", factor: float = 0.1, patience: int = 10,
-        threshold: float = 1e-4, threshold_mode: str = "rel", cooldown: int = 0,
-        min_lr: float | Sequence[float] = 0.0, eps: float = 1e-8,
-    ):  # fmt: skip
-        if not hasattr(optimizer, "param_groups"):
-            raise TypeError(f"optimizer has to have param_groups, but got {optimizer!r}")
-        if mode not in ("min", "max"):
-            raise ValueError(f"mode has to be 'min' or 'max', but got {mode!r}")
-        if threshold_mode not in ("rel", "abs"):
-            raise ValueError(
-                f"threshold_mode has to be 'rel' or 'abs', but got {threshold_mode!r}"
-            )
-        limit = 1 if (mode, threshold_mode) == ("min", "rel") else math.inf
-        _check(below=limit, threshold=threshold)
-        _check(below=1, factor=factor)
-        _check(eps=eps)
-        self.optimizer, self.mode, self.factor, self.eps = optimizer, mode, factor, eps
-        self.threshold, self.threshold_mode = threshold, threshold_mode
-        self.patience = check_int("patience", patience, 0)
-        self.cooldown = check_int("cooldown", cooldown, 0)
-        self.min_lr = tuple(min_lr) if isinstance(min_lr, Sequence) else min_lr
-        _check(**{f"min_lr[{i}]": rate for i, rate in enumerate(self._min_lrs())})
-        self.best = math.inf if mode == "min" else -math.inf
-        self.num_bad_epochs = self.cooldown_counter = 0
-
-    def step(self, metrics: float | Tensor) -> list[float]:
-        """Take the metric of one more epoch and return the rates, one per group."""
-        try:
-            metric = float(metrics)
-        except (TypeError, ValueError, RuntimeError):
-            raise TypeError(f"metrics has to be one number, but got {metrics!r}") from None
-        self.num_bad_epochs += 1
-        if self._improved(metric):
-            self.best, self.num_bad_epochs = metric, 0
-        if self.cooldown_counter > 0:
-            self.cooldown_counter, self.num_bad_epochs = self.cooldown_counter - 1, 0
-        if self.num_bad_epochs > self.patience:
-            self._lower()
-            self.cooldown_counter, self.num_bad_epochs = self.cooldown, 0
-        return [float(group["lr"]) for group in self.optimizer.param_groups]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all but the optimizer, whose own state holds the rates."""
-        return {name: value for name, value in vars(self).items() if name != "optimizer"}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` returned, settings included."""
-        if set(state_dict) != set(self.state_dict()):
-            raise ValueError(
-                f"state_dict has to hold {sorted(self.state_dict())}, "
-                f"but got {sorted(state_dict)}"
-            )
-        vars(self).update(state_dict)
-
-    def _improved(self, metric):
-        sign = -1 if self.mode == "min" else 1
-        if self.threshold_mode == "rel":
-            bar = self.best * (1 + sign * self.threshold)
-        else:
-            bar = self.best + sign * self.threshold
-        return metric < bar if self.mode == "min" else metric > bar
-
-    def _lower(self):
-        for group, min_lr in zip(self.optimizer.param_groups, self._min_lrs()):
-            lr = max(group["lr"] * self.factor, min_lr)
-            if group["lr"] - lr <= self.eps:
-                continue
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)  # torch.compile and CUDA graphs hold on to this tensor
-            else:
-                group["lr"] = lr
-
-    def _min_lrs(self):
-        groups = len(self.optimizer.param_groups)  # may have grown
-        min_lrs = self.min_lr if isinstance(self.min_lr, tuple) else (self.min_lr,) * groups
-        if len(min_lrs) != groups:
-            raise ValueError(f"min_lr has to hold {groups} rates, but got {self.min_lr}")
-        return min_lrs
 
 
 def _schedule(factor):
@@ -341,12 +243,3 @@ def _mix(start, end, x):
 
 def _cosine(start, end, x):
     return end + (start - end) * (1 + math.cos(math.pi * x)) / 2
-
-
-def _check(*, positive=False, below=math.inf, **numbers):
-    for name, x in numbers.items():
-        if isinstance(x, bool) or not isinstance(x, Real):
-            raise TypeError(f"{name} has to be a number, but got {x!r}")
-        if not 0 <= x < below or (positive and x == 0):
-            interval = f"{'(' if positive else '['}0, {below})"
-            raise ValueError(f"{name} has to be in {interval}, but got {x}")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lib.data_normalization import Standardizer
-from tools import bench_study
+from tools import bench_batch_norm, bench_optimizers, bench_study
 from tools.timing import ratio, report
 
 
@@ -32,6 +32,8 @@ def main() -> None:
     torch.set_num_threads(1)
     print(f"{'ratio of time, one thread':<58} median (middle half)")
     standardizer()
+    bench_batch_norm.main()
+    bench_optimizers.optimizers()
     bench_study.main()
 
 

@@ -77,7 +77,7 @@ def regime_html(found: Interval, m: Measure, tag: str = "", words: str = "") -> 
         f'<div class="claim-regime claim-is-{m.outcome}">{tagged}'
         f'<p class="claim-effect">{inline(m.effect)}</p>'
         f'<div class="claim-result">{whisker(found, m.margin)}'
-        f"<p><strong>{format_number(found.effect)}</strong> {html.escape(m.unit)}{spread}"
+        f"<p><strong>{format_number(found.effect)}</strong> {inline(m.unit)}{spread}"
         f"<br>{meaning}</p></div></div>"
     )
 

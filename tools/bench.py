@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lib.data_normalization import Standardizer
-from tools import bench_batch_norm, bench_optimizers, bench_study
+from tools import bench_batch_norm, bench_dropout, bench_optimizers, bench_study
 from tools.timing import ratio, report
 
 
@@ -33,6 +33,7 @@ def main() -> None:
     print(f"{'ratio of time, one thread':<58} median (middle half)")
     standardizer()
     bench_batch_norm.main()
+    bench_dropout.main()
     bench_optimizers.optimizers()
     bench_study.main()
 

@@ -650,7 +650,7 @@ def dask():
     distributed = pytest.importorskip("distributed")
     with (
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs="CRITICAL"
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs="CRITICAL"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -694,8 +694,8 @@ def test_equal_on_threads_that_take_turns(result):
 @pytest.mark.filterwarnings("error::RuntimeWarning")  # as of work that is done here
 def test_equal_on_loky_which_may_lose_a_worker(result, tmp_path):
     pytest.importorskip("loky")
-    assert_equal(run(block=1, executor=1), result)
-    assert spread(doubling(tmp_path / "killed"), [1, 2, 3], 1) == [2, 4, 6]
+    assert_equal(run(block=1, executor=2), result)
+    assert spread(doubling(tmp_path / "killed"), [1, 2, 3], 2) == [2, 4, 6]
     assert (tmp_path / "killed").exists()
 
 

@@ -5,8 +5,10 @@ device and ``COURSE_SEED`` shifts all seeds at once. A variable that is set but 
 as not set.
 """
 
+import math
 import operator
 import os
+from numbers import Real
 
 import torch
 
@@ -97,3 +99,23 @@ def check_int(name: str, value: int, low: int, high: int | None = None) -> int:
         expected = f"at least {low}" if high is None else f"between {low} and {high}"
         raise ValueError(f"{name} has to be {expected}, but got {number}")
     return number
+
+
+def check_numbers(
+    low: float = 0, high: float = math.inf, *, positive: bool = False, **numbers: float
+) -> None:
+    """Check that each of ``numbers`` is finite and lies in ``[low, high)``, by its name.
+
+    Args:
+        positive: leave ``low`` = 0 itself out.
+
+    Raises:
+        TypeError: one is no number.
+        ValueError: one is out of range.
+    """
+    for name, x in numbers.items():
+        if isinstance(x, bool) or not isinstance(x, Real):
+            raise TypeError(f"{name} has to be a number, but got {x!r}")
+        if not low <= x < high or math.isinf(x) or (positive and x == 0):
+            interval = f"{'(' if positive else '['}{low}, {high})"
+            raise ValueError(f"{name} has to be in {interval}, but got {x}")

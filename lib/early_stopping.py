@@ -19,8 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.checkpoint import load_checkpoint, save_checkpoint
-from lib.device import check_int
-from lib.optimizer import check_numbers
+from lib.device import check_int, check_numbers
 from lib.stopper import Stopper, numbers
 from lib.train import History, train
 

@@ -4,10 +4,8 @@ The rules themselves are in `lib.optimizers`.
 """
 
 import copy
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from numbers import Real
 from typing import Any
 
 import torch
@@ -167,15 +165,6 @@ class Optimizer:
     def __repr__(self) -> str:
         groups = [self._hyper(group) for group in self.param_groups]
         return f"{type(self).__name__}({', '.join(map(str, groups))})"
-
-
-def check_numbers(low: float = 0, high: float = math.inf, **numbers: float) -> None:
-    """Raise TypeError or ValueError, by name, for anything but numbers in [low, high)."""
-    for name, x in numbers.items():
-        if isinstance(x, bool) or not isinstance(x, Real):
-            raise TypeError(f"{name} has to be a number, but got {x!r}")
-        if not low <= x < high or math.isinf(x):
-            raise ValueError(f"{name} has to be in [{low}, {high}), but got {x}")
 
 
 def used(x: Number) -> bool:

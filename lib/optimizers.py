@@ -16,7 +16,8 @@ import math
 import torch
 from torch import Tensor
 
-from lib.optimizer import Number, Optimizer, check_numbers, mean_square, plus, used
+from lib.device import check_numbers
+from lib.optimizer import Number, Optimizer, mean_square, plus, used
 
 __all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop"]
 

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 from torch import Tensor
 
-from lib.device import check_int
+from lib.device import check_int, check_numbers
 
 
 class ReduceLROnPlateau:
@@ -54,8 +53,8 @@ class ReduceLROnPlateau:
                 f"threshold_mode has to be 'rel' or 'abs', but got {threshold_mode!r}"
             )
         limit = 1 if (mode, threshold_mode) == ("min", "rel") else math.inf
-        check_numbers(below=limit, threshold=threshold)
-        check_numbers(below=1, factor=factor)
+        check_numbers(high=limit, threshold=threshold)
+        check_numbers(high=1, factor=factor)
         check_numbers(eps=eps)
         self.optimizer, self.mode, self.factor, self.eps = optimizer, mode, factor, eps
         self.threshold, self.threshold_mode = threshold, threshold_mode
@@ -119,18 +118,3 @@ class ReduceLROnPlateau:
         if len(min_lrs) != groups:
             raise ValueError(f"min_lr has to hold {groups} rates, but got {self.min_lr}")
         return min_lrs
-
-
-def check_numbers(*, positive: bool = False, below: float = math.inf, **numbers: Any) -> None:
-    """Refuse what is no number in [0, ``below``), or with ``positive`` in (0, ``below``).
-
-    Raises:
-        TypeError: one of ``numbers`` is of another kind.
-        ValueError: one is out of range.
-    """
-    for name, x in numbers.items():
-        if isinstance(x, bool) or not isinstance(x, Real):
-            raise TypeError(f"{name} has to be a number, but got {x!r}")
-        if not 0 <= x < below or (positive and x == 0):
-            interval = f"{'(' if positive else '['}0, {below})"
-            raise ValueError(f"{name} has to be in {interval}, but got {x}")

@@ -17,8 +17,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 
-from lib.device import check_int
-from lib.plateau import ReduceLROnPlateau, check_numbers
+from lib.device import check_int, check_numbers
+from lib.plateau import ReduceLROnPlateau
 
 __all__ = [
     "ReduceLROnPlateau",
@@ -156,7 +156,7 @@ def one_cycle(
     """
     check_int("total_steps", total_steps, 1)
     check_numbers(positive=True, div_factor=div_factor, final_div_factor=final_div_factor)
-    check_numbers(positive=True, below=1, pct_start=pct_start)
+    check_numbers(positive=True, high=1, pct_start=pct_start)
     if three_phase and pct_start > 1 / 2:
         raise ValueError(
             f"pct_start has to be at most 1/2 with three_phase, but got {pct_start}"

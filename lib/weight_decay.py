@@ -21,7 +21,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from lib.optimizer import Number, check_numbers, plus
+from lib.device import check_numbers
+from lib.optimizer import Number, plus
 from lib.optimizers import SGD, Optimizer
 
 Weights = Tensor | Iterable[Tensor]

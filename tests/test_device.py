@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -98,3 +100,28 @@ def test_check_int_takes_numpy_and_says_what_it_expects():
         dev.check_int("k", 6, 1, 5)
     with pytest.raises(TypeError, match="k has to be an int, but got True"):
         dev.check_int("k", True, 1)
+
+
+def test_numbers_in_range_pass():
+    dev.check_numbers(a=0, b=2.5)
+    dev.check_numbers(-math.inf, b=-2.5)
+    dev.check_numbers(0, 1, a=0.999)
+    dev.check_numbers(positive=True, a=1e-300)
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "error", "message"),
+    [
+        ((), {"rate": "0.1"}, TypeError, "rate has to be a number, but got '0.1'"),
+        ((), {"rate": True}, TypeError, "rate has to be a number, but got True"),
+        ((), {"rate": -0.1}, ValueError, r"rate has to be in \[0, inf\), but got -0.1"),
+        ((), {"rate": math.nan}, ValueError, "but got nan"),
+        ((), {"rate": math.inf}, ValueError, "but got inf"),
+        ((-math.inf,), {"rate": -math.inf}, ValueError, "but got -inf"),
+        ((0, 1), {"fine": 0, "beta": 1}, ValueError, r"beta has to be in \[0, 1\)"),
+        ((), {"positive": True, "rate": 0}, ValueError, r"rate has to be in \(0, inf\)"),
+    ],
+)
+def test_numbers_out_of_range_are_named(args, options, error, message):
+    with pytest.raises(error, match=message):
+        dev.check_numbers(*args, **options)

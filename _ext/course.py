@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,9 @@ from sphinx.util.logging import getLogger
 from lib import cards, claims
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))
+from tools import exercises  # noqa: E402  needs the path
+
 EXECUTED = ROOT / "_build" / "executed"
 SETTLED = ROOT / "_build" / "settled.json"
 log = getLogger(__name__)
@@ -308,13 +312,19 @@ def link_claims(app, pagename, templatename, context, doctree):
     context["body"] = re.sub(r'<a class="claim-id" data-claim="([\w-]+)">', link, body)
 
 
+def show_stubs(app, docname, source):
+    """Put what the student gets before every solution of an exercise."""
+    if exercises.is_exercises(Path(docname)):
+        source[0] = exercises.for_the_page(source[0])
+
+
 # -- freshness -----------------------------------------------------------------------------
 
 
 def outdated(app, env, added, changed, removed):
     """Pages whose outputs, or what shows them, changed although their source did not."""
     shown_by = [*(ROOT / "_ext").glob("*.py"), *(ROOT / "_static").iterdir()]
-    shown_by += [ROOT / "lib" / "claims.py", ROOT / "lib" / "cards.py"]
+    shown_by += [ROOT / p for p in ("lib/claims.py", "lib/cards.py", "tools/exercises.py")]
     own = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(shown_by))).hexdigest()
     known, now = getattr(env, "course_outputs", {}), {"own": own}
     for docname in env.found_docs:
@@ -394,6 +404,13 @@ FIXES = [
 ]
 
 
+EXERCISE_FIXES = [
+    ("Show code cell source", "The check, as code"),
+    ("Hide code cell source", "The check, as code"),
+    (r' *<span class="c1">### (?:BEGIN|END) SOLUTION</span>\n', ""),  # marks for machines
+]
+
+
 def finish(app, error):
     """After writing: MathJax and its fonts, mended pages, clean notebooks to download."""
     if error or app.builder.format != "html":
@@ -408,7 +425,8 @@ def finish(app, error):
         shutil.copy2(source / "tex-chtml.js", target)
     for page in out.rglob("*.html"):
         old = new = page.read_text(encoding="utf-8")
-        for pattern, replacement in FIXES:
+        fixes = FIXES + EXERCISE_FIXES * exercises.is_exercises(page)
+        for pattern, replacement in fixes:
             new = re.sub(pattern, replacement, new)
         if new != old:
             page.write_text(new, encoding="utf-8")
@@ -433,6 +451,7 @@ def setup(app):
     app.add_role("claim", ClaimLink())
     app.connect("config-inited", configure)
     app.connect("env-get-outdated", outdated)
+    app.connect("source-read", show_stubs)
     app.connect("html-page-context", link_claims)
     app.connect("html-page-context", offer_notebook, priority=400)  # before the theme's buttons
     app.connect("build-finished", finish)

@@ -155,12 +155,14 @@ def check() -> None:
         [PYTHON, "-m", "tools.notebooks", "--check"],
         "the notebooks are not those of the sources",
     )
-    tests("unit tests", "tests", "--ignore=tests/claims", "--ignore=tests/site", "-n", "2")
+    apart = [f"--ignore=tests/{part}" for part in ("claims", "exercises", "site")]
+    tests("unit tests", "tests", *apart, "-n", "2")
 
 
 def test() -> None:
     """All that `check` does, every notebook, every claim, the site, the site in a browser."""
     check()
+    tests("exercises", "tests/exercises", "-n", "2")
     execute()
     build()
     tests("site tests", "tests/site", "-rs")

@@ -21,9 +21,12 @@ from pathlib import Path
 import nbformat
 
 from lib import claims, data, device
+from tools import exercises
+from tools import notebooks as twins
 
 BUILD = Path("_build")
 EXECUTED = BUILD / "executed"
+SOLVED = BUILD / "solved"  # exercises with their solutions, which their twins lack
 CACHE = BUILD / ".jupyter_cache"
 BY_TESTS = BUILD / "settled_by_tests"  # where tests/claims leaves its records
 TIMEOUT = 300  # s a single cell may take; a whole chapter is to take half as long
@@ -59,7 +62,7 @@ def claims_of(source: str) -> list:
 
 def key_of(path: Path, root: Path, around: str) -> str:
     """A hash of all that the outputs of one notebook depend on."""
-    cells = nbformat.read(path, as_version=4).cells
+    cells = nbformat.read(to_run(path, root), as_version=4).cells
     code = [(c.source, c.metadata) for c in cells if c.cell_type == "code"]
     source = str(path.relative_to(root).with_suffix(".md"))
     return digest(around, code, [str(c) for c in claims_of(source)])
@@ -82,6 +85,18 @@ def executed(path: Path, root: Path) -> Path:
     return root / EXECUTED / path.relative_to(root)
 
 
+def to_run(path: Path, root: Path) -> Path:
+    """The notebook that nbval runs for a twin: the twin, or the solved exercises."""
+    if not exercises.is_exercises(path):
+        return path
+    solved = root / SOLVED / path.relative_to(root)
+    text = twins.solved(path.with_suffix(".md"), root)
+    if not solved.is_file() or solved.read_text(encoding="utf-8") != text:
+        solved.parent.mkdir(parents=True, exist_ok=True)
+        solved.write_text(text, encoding="utf-8")
+    return solved
+
+
 def run(todo: dict[Path, str], root: Path) -> int:
     """Run notebooks through nbval; remember the key of each that passed."""
     for path in todo:
@@ -92,7 +107,7 @@ def run(todo: dict[Path, str], root: Path) -> int:
         *(f"--nbval-cell-timeout={TIMEOUT}", "-p", "no:cacheprovider", "--tb=short"),
         *(f"--rootdir={root}", "--no-header"),
         *(("-n", str(min(2, len(todo))), "--dist", "loadfile") if len(todo) > 1 else ()),
-        *map(str, todo),
+        *(str(to_run(path, root)) for path in todo),
     ]
     here = str(Path(__file__).resolve().parent.parent)
     paths = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)

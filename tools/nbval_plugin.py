@@ -15,6 +15,7 @@ import pytest
 from nbval import plugin as nbval
 
 EXECUTED = Path("_build/executed")
+SOLVED = Path("_build/solved")  # exercises are run from here, and kept under their own name
 
 
 def _execute(self, source, allow_stdin=None):
@@ -46,12 +47,18 @@ class Notebook(nbval.IPyNbFile):
             item.cell.outputs = [nbformat.from_dict(o) for o in item.test_outputs or []]
             item.cell.execution_count = n
         self.nb.metadata["course"] = {"seconds": round(time.time() - self.started, 1)}
-        path = EXECUTED / self.path.relative_to(Path.cwd())
+        path = EXECUTED / place(self.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         # whole or not at all: a killed run must not leave half a notebook
         part = path.with_suffix(f".{os.getpid()}")
         part.write_text(json.dumps(self.nb, indent=1), encoding="utf-8")
         part.replace(path)
+
+
+def place(path: Path) -> Path:
+    """Where a notebook stands in the repository."""
+    path = path.relative_to(Path.cwd())
+    return path.relative_to(SOLVED) if path.is_relative_to(SOLVED) else path
 
 
 @pytest.hookimpl(wrapper=True)
@@ -76,7 +83,7 @@ def pytest_runtest_makereport(item, call):
 
 def _what_failed(item, call) -> str:
     """Chapter, cell and error in one line."""
-    source = item.parent.path.relative_to(Path.cwd()).with_suffix(".md")
+    source = place(item.parent.path).with_suffix(".md")
     raised = call.excinfo.value
     text = getattr(raised, "inner_traceback", None) or str(raised)
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)

@@ -1,7 +1,8 @@
 """Make the notebook twin of every MyST source: `chapters/x.md` -> `chapters/x.ipynb`.
 
 The twin is what nbval runs and what people open in Jupyter, Binder or Colab. It carries no
-outputs, and the same source gives the same bytes. What only the book can show (citations,
+outputs, and the same source gives the same bytes. Of exercises the twin is the student's
+version, and nbval runs the solved one. What only the book can show (citations,
 numbers from the run, links between pages) is put in words that plain Markdown can.
 
 usage: python -m tools.notebooks [--check | --format]
@@ -18,6 +19,8 @@ from pathlib import Path
 import jupytext
 import nbformat
 from pybtex.database import parse_file
+
+from tools import exercises
 
 CELL = re.compile(
     r"(?<=^```\{code-cell\} ipython3\n)(?P<tags>(?::[^\n]*\n)*\n?)(?P<code>.*?)(?=^```$)",
@@ -37,8 +40,29 @@ def is_notebook(path: Path) -> bool:
 
 
 def twin(source: Path, root: Path) -> str:
-    """The text of the twin of a source."""
+    """The text of the twin of a source; of exercises, that for students."""
     text = source.read_text(encoding="utf-8")
+    if not exercises.is_exercises(source):
+        return _written(_notebook(text, source, root))
+    notebook = _notebook(exercises.for_students(text), source, root)
+    exercises.add_metadata(notebook, source.stem)
+    return _written(notebook)
+
+
+def solved(source: Path, root: Path) -> str:
+    """The text of the notebook with every cell of a source, solutions and all."""
+    return _written(_notebook(source.read_text(encoding="utf-8"), source, root))
+
+
+def for_instructors(source: Path, root: Path) -> str:
+    """The text of the notebook of exercises from which nbgrader makes an assignment."""
+    text = source.read_text(encoding="utf-8")
+    notebook = _notebook(exercises.for_instructors(text), source, root)
+    exercises.add_metadata(notebook, source.stem)
+    return _written(notebook)
+
+
+def _notebook(text: str, source: Path, root: Path) -> nbformat.NotebookNode:
     notebook = jupytext.reads(text, fmt="md:myst")
     cells = text.count("```{code-cell}")
     if sum(c.cell_type == "code" for c in notebook.cells) != cells:
@@ -52,6 +76,10 @@ def twin(source: Path, root: Path) -> str:
         "language_info": {"name": "python"}
     }
     notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def _written(notebook: nbformat.NotebookNode) -> str:
     nbformat.validate(notebook)
     return nbformat.writes(notebook, indent=1) + "\n"
 
@@ -104,6 +132,15 @@ def formatted(text: str) -> str:
     return CELL.sub(one, text)
 
 
+def _lint(notebook: str, source: Path) -> None:
+    """Have ruff look at the solved exercises; of the others it reads the twins themselves."""
+    ruff = [sys.executable, "-m", "ruff", "check", "--quiet", "--output-format=concise"]
+    name = f"--stdin-filename=solved/{source.stem}.ipynb"
+    done = subprocess.run([*ruff, name, "-"], input=notebook, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{source}: {done.stdout}{done.stderr}".rstrip())
+
+
 def main() -> None:
     if "--format" in sys.argv[1:]:
         for source in sources(Path.cwd()):
@@ -120,6 +157,8 @@ def main() -> None:
             written = source.read_text(encoding="utf-8")
             if formatted(written) != written:
                 raise SystemExit(f"{source.relative_to(root)}: run `make format`")
+            if exercises.is_exercises(source):
+                _lint(solved(source, root), source.relative_to(root))
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             stale.append(path)
             if not check:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from lib import claims
+from tools.exercises import LATER, is_exercises
+from tools.notebooks import solved
 
 HIDDEN = {"remove-cell", "remove-output", "remove_cell", "remove_output"}  # cells' tags
 RECORD = "application/papermill.record/text/plain"
@@ -64,11 +66,14 @@ def lean(markup: str) -> str:
 
 
 def test_every_notebook_was_run_as_it_stands(site, executed):
-    """The twins in the repository, the executed notebooks and the pages are the same ones."""
+    """The notebooks of the sources, the executed ones and the pages are the same ones."""
     twins = {f"chapters/{page}": twin for page, twin in Runs(site.root / "chapters").items()}
     assert set(executed) == set(twins)
     assert set(executed) <= set(site.pages())
     for page, twin in twins.items():
+        source = (site.root / page).with_suffix(".md")
+        if is_exercises(source):  # the twin has stubs
+            twin = json.loads(solved(source, site.root))
         code = [text(c["source"]) for c in twin["cells"] if c["cell_type"] == "code"]
         ran = [c for c in executed[page]["cells"] if c["cell_type"] == "code"]
         assert [text(c["source"]) for c in ran] == code, page
@@ -102,6 +107,52 @@ def test_the_page_shows_no_error_and_no_warning_of_the_run(chapter, site, execut
         assert output["output_type"] != "error"
         assert output.get("name") != "stderr", f"{chapter}: {text(output['text'])[:300]}"
     assert not site.soup(chapter).select(".output.stderr, .output.traceback")
+
+
+@pytest.fixture
+def exercises(site):
+    return [page for page in site.pages() if is_exercises(Path(page))]
+
+
+def test_solutions_are_closed_and_checks_have_run(exercises, site):
+    for page in exercises:
+        article = site.soup(page).select_one("article")
+        numbers = range(1, len(article.select("details.solution")) + 1)
+        assert [d.summary.get_text() for d in article.select("details.solution")] == [
+            "Solution" for _ in numbers
+        ]
+        assert not article.select("details[open]")
+        for n in numbers:
+            assert f"Exercise {n}: right." in site.words(page)
+
+
+def test_a_page_shows_the_stub_of_each_solution_and_no_marks(exercises, site):
+    for page in exercises:
+        text = site.soup(page).select_one("article").get_text()
+        stubs = text.count("# YOUR CODE HERE")
+        assert stubs >= len(site.soup(page).select("details.solution"))
+        assert "### BEGIN" not in text
+        assert "### END" not in text
+
+
+def test_what_a_page_of_exercises_offers_holds_no_solution(exercises, site):
+    """The notebook behind the download button, and the one that launch links open."""
+    for page in exercises:
+        offered = site.path / "_sources" / Path(page).with_suffix(".ipynb")
+        text = offered.read_text(encoding="utf-8")
+        assert text == (site.root / page).with_suffix(".ipynb").read_text(encoding="utf-8")
+        assert "raise NotImplementedError()" in text
+        assert LATER in text
+        assert "SOLUTION" not in text
+
+
+def test_solved_exercises_stay_within_their_budget(executed):
+    seconds = {
+        page: notebook["metadata"]["course"]["seconds"]
+        for page, notebook in executed.items()
+        if is_exercises(Path(page))
+    }
+    assert sum(seconds.values()) < 240, seconds
 
 
 def test_the_build_ran_nothing(site):

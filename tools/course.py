@@ -160,12 +160,12 @@ def check() -> None:
 
 
 def test() -> None:
-    """All that `check` does, every notebook, every claim, the site, the site in a browser."""
+    """All that `check` does, exercises, notebooks, claims, the site, the site in a browser."""
     check()
     tests("exercises", "tests/exercises", "-n", "2")
     execute()
     build()
-    tests("site tests", "tests/site", "-rs")
+    tests("site tests", "tests/site", "-rs", "-n", "2")
 
 
 def bench() -> None:

@@ -18,7 +18,7 @@ def effects(factor, seeds):
             "SGDW": {"optimizer": SGDW, "weight_decay": 0.1 * factor},
             "SGD": {"optimizer": SGD, "weight_decay": 0.1},
         },
-        model=lambda g: models.mlp([64, 16, 10], generator=g),
+        model=lambda g: models.mlp([64, 10], generator=g),
         split=lambda seed: data.digits(seed, num_train=200),
         seeds=seeds, epochs=4, every=4, batch_size=20, lr=0.02, momentum=0.9, record=(),
         inspect={"norm": lambda ps: sum(p.square().sum() for p in ps.values()).sqrt()},

@@ -43,7 +43,7 @@ def effects(seeds):
         {"full": {"lr": 0.6}, "half": {"lr": 0.3}},
         model=lambda g: models.mlp([64, 32, 10], generator=g),
         split=lambda seed: data.digits(seed, num_train=50, label_noise=0.3),
-        seeds=seeds, epochs=30, batch_size=50, momentum=0.9, record=("val_loss", "loss"),
+        seeds=seeds, epochs=26, batch_size=50, momentum=0.9, record=("val_loss", "loss"),
     )
     full, half = (
         1 + torch.tensor(result[name, "val_loss"]).argmin(dim=1) for name in ("full", "half")

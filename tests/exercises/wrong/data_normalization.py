@@ -160,6 +160,12 @@ WRONG = {
             "    return one(X_train), one(X_test)",
             "the test set is standardized by its own statistics",
         ),
+        "eps": (
+            "def prepare(X_train, X_test):\n"
+            "    mean, std = X_train.mean(0), X_train.std(0, correction=0) + 1e-8\n"
+            "    return (X_train - mean) / std, (X_test - mean) / std",
+            "the test set is divided by it",
+        ),
         "zero over zero": (
             "def prepare(X_train, X_test):\n"
             "    mean, std = X_train.mean(0), X_train.std(0, correction=0)\n"

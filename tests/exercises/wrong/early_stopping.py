@@ -141,10 +141,10 @@ WRONG = {
         ),
     },
     4: {
-        "all choose": (REPORTS.replace("[:, :n]", ""), "all images choose the epoch"),
+        "all choose": (REPORTS.replace("[:, :n]", ""), "images that shall not choose"),
         "others choose": (
             REPORTS.replace("[:, :n]", "[:, n:]"),
-            "the others choose the epoch",
+            "take part in the choice",
         ),
         "index shifted": (
             REPORTS.replace("correct[epoch]", "correct[epoch - 1]"),

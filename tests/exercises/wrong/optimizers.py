@@ -113,6 +113,10 @@ def velocities(G, beta, dampening=0.0):
             changed(ADAMW, "return w, (t, m, v)", "return w, (0, m, v)"),
             "t stays 1 in the correction",
         ),
+        "division by 0": (
+            changed(ADAMW, "    t = t + 1\n", ""),
+            "you divide by 0",
+        ),
         "eps under the root": (
             changed(ADAMW, "(v_hat.sqrt() + eps)", "(v_hat + eps).sqrt()"),
             "eps stands under the root",

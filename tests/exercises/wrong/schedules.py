@@ -73,6 +73,11 @@ WRONG = {
             "    return gamma if t >= milestones[0] else 1.0",
             "only the first milestone counts",
         ),
+        "not kept": (
+            "def multi_step(t, milestones, gamma):\n"
+            "    return gamma if t in milestones else 1.0",
+            "is back at 1 after it",
+        ),
         "times": (
             "def multi_step(t, milestones, gamma):\n"
             "    return gamma * sum(t >= m for m in milestones) or 1.0",

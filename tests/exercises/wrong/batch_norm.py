@@ -102,16 +102,26 @@ WRONG = {
         ),
     },
     6: {
-        "fractions": (EFFECTS.replace("SCALE", "1"), "multiply by 100"),
+        "fractions": (EFFECTS.replace("SCALE", "1"), "you leave fractions as they are"),
         "other way round": (
             EFFECTS.replace("SCALE", "-100").replace('"more"', '"less"'),
             "you subtract the other way round",
+        ),
+        "test set": (
+            EFFECTS.replace("SCALE", "100").replace("val_accuracy", "test_accuracy"),
+            "you read the test set",
+        ),
+        "mean": (
+            EFFECTS.replace("SCALE", "100").replace(
+                '"val_accuracy")\n', '"val_accuracy").mean()\n'
+            ),
+            "Return all seeds and not their mean",
         ),
         "unpaired": (
             EFFECTS.replace("SCALE", "100").replace(
                 "seeds=seeds, epochs", "seeds=[7 + i for i in range(len(seeds))], epochs"
             ),
-            "may depend on nothing but the seed",
+            "do seed, weights or batches not come from the seed",
         ),
     },
 }

@@ -89,6 +89,14 @@ WRONG = {
             PREDICTION.replace('"relu mean": "changes"', '"relu mean": "same"'),
             "The mean does not go through relu",
         ),
+        "misspelt key": (
+            PREDICTION.replace("relu mean", "relu_mean"),
+            "the keys of prediction",
+        ),
+        "misspelt answer": (
+            PREDICTION.replace('"train": "changes"', '"train": "change"'),
+            "expected 'same' or 'changes', but got 'change'",
+        ),
     },
     4: {
         "as listed": (

@@ -106,6 +106,14 @@ WRONG = {
             PREDICTION.replace('"plus, GL": "changes"', '"plus, GL": "same"'),
             "A constant does not cancel in a ratio",
         ),
+        "misspelt key": (
+            PREDICTION.replace("plus, GL", "plus GL"),
+            "the keys of prediction",
+        ),
+        "misspelt answer": (
+            PREDICTION.replace('"times": "same"', '"times": "Same"'),
+            "expected 'same' or 'changes', but got 'Same'",
+        ),
     },
     3: {
         "as listed": (

@@ -11,6 +11,14 @@ def penalized(model, X, y, l2=0.01):
     return loss
 """
 
+LISTED = """
+def penalized(model, X, y, l2=0.01):
+    loss = F.cross_entropy(model(X), y)
+    for p in model.parameters():
+        loss = loss + l2 / 2 * p.data.norm()
+    return loss
+"""
+
 EFFECTS = """
 def effects(factor, seeds):
     result = study(
@@ -54,6 +62,10 @@ WRONG = {
             "    return math.ceil(math.log(0.5) / math.log(1 - lr * weight_decay))",
             "you round up",
         ),
+        "time constant": (
+            "def half_life(lr, weight_decay):\n    return 1 / (lr * weight_decay)",
+            "you give the time constant",
+        ),
     },
     2: {
         "coupled always": (
@@ -77,6 +89,38 @@ WRONG = {
             "    return new, v",
             "change what was passed in",
         ),
+        "gradient in place": (
+            STEP + "    if not decoupled:\n        grad += weight_decay * w\n"
+            "    v = momentum * v + grad\n"
+            "    return w - lr * v - (lr * weight_decay * w if decoupled else 0), v",
+            "after a call with decoupled=False: at 'grad'",
+        ),
+        "no decay": (
+            STEP + "    v = momentum * v + grad\n    return w - lr * v, v",
+            "the weights are not decayed at all",
+        ),
+        "decay twice": (
+            STEP + "    v = momentum * v + grad + (0 if decoupled else weight_decay * w)\n"
+            "    return w - lr * weight_decay * w - lr * v, v",
+            "decayed twice, in the velocity and in the step",
+        ),
+        "old velocity": (
+            STEP + "    if decoupled:\n"
+            "        return w - lr * weight_decay * w - lr * v, momentum * v + grad\n"
+            "    v = momentum * v + grad + weight_decay * w\n    return w - lr * v, v",
+            "the old velocity moves the weights",
+        ),
+        "rate in the velocity": (
+            STEP + "    if decoupled:\n        v = momentum * v + lr * grad\n"
+            "        return w - lr * weight_decay * w - v, v\n"
+            "    v = momentum * v + grad + weight_decay * w\n    return w - lr * v, v",
+            "the rate is multiplied into the velocity",
+        ),
+        "weights alone": (
+            STEP + "    v = momentum * v + grad + (0 if decoupled else weight_decay * w)\n"
+            "    return w - lr * v - (lr * weight_decay * w if decoupled else 0)",
+            "expected a pair, the weights and the velocity, but got one tensor",
+        ),
     },
     3: {
         "Adam as AdamW": (
@@ -91,29 +135,84 @@ WRONG = {
             PREDICTION.replace('"all"', '"most"'),
             "passes over parameters whose grad is None",
         ),
+        "misspelt key": (
+            PREDICTION.replace("Adam, weaker", "Adam weaker"),
+            "the keys of prediction",
+        ),
+        "missing key": (
+            'prediction = {"SGD": "most"}',
+            "The names are 'SGD', 'AdamW', 'Adam', 'Adam, weaker', 'AdamW, None'",
+        ),
+        "misspelt answer": (
+            PREDICTION.replace('"SGD": "most"', '"SGD": "Most"'),
+            "expected 'all', 'most' or 'half', but got 'Most'",
+        ),
     },
     4: {
         "as listed": (
-            "def penalized(model, X, y, l2=0.01):\n"
-            "    loss = F.cross_entropy(model(X), y)\n"
-            "    for p in model.parameters():\n"
-            "        loss = loss + l2 / 2 * p.data.norm()\n"
-            "    return loss",
-            "nothing is mended yet",
+            LISTED,
+            "not squared, halved, and with the biases",
+        ),
+        "without data": (
+            LISTED.replace("p.data", "p"),
+            "the formula is still the old one",
+        ),
+        "norm of all": (
+            LISTED.replace("l2 / 2 * p.data.norm()", "l2 * p.norm()"),
+            "the norm is not squared, and biases are penalized",
+        ),
+        "norm and half": (
+            LOSS.replace("PENALTY", "l2 / 2 * layer.weight.norm()"),
+            "the norm is not squared, and the factor 1/2 is still there",
+        ),
+        "half of all": (
+            LISTED.replace("p.data.norm()", "p.square().sum()"),
+            "the factor 1/2 is still there, and biases are penalized",
+        ),
+        "biases of the linear layers": (
+            LOSS.replace("PENALTY", "l2 * squares(layer.parameters())")
+            + "\ndef squares(weights):\n    return sum(w.square().sum() for w in weights)",
+            "if biases are penalized.",
+        ),
+        "children": (
+            LOSS.replace("modules()", "children()").replace(
+                "PENALTY", "l2 * layer.weight.square().sum()"
+            ),
+            "layers inside another are missed",
+        ),
+        "by name": (
+            LISTED.replace(
+                "for p in model.parameters():",
+                "for p in [p for n, p in model.named_parameters() if 'bias' not in n]:",
+            ).replace("l2 / 2 * p.data.norm()", "l2 * p.square().sum()"),
+            "the weights of the batch normalization are penalized, too",
+        ),
+        "by dimensions": (
+            LISTED.replace(
+                "for p in model.parameters():",
+                "for p in [p for p in model.parameters() if p.ndim == 2]:",
+            ).replace("l2 / 2 * p.data.norm()", "l2 * p.square().sum()"),
+            "the embedding is penalized, too",
+        ),
+        "cross-entropy cut": (
+            LOSS.replace("model(X)", "model(X).detach()").replace(
+                "PENALTY", "l2 * layer.weight.square().sum()"
+            ),
+            "Both parts of the loss have to stay in the graph",
         ),
         "half": (
             LOSS.replace("PENALTY", "l2 / 2 * layer.weight.square().sum()"),
-            "the factor 1/2 is still there",
+            "if the factor 1/2 is still there.",
         ),
         "norm": (
             LOSS.replace("PENALTY", "l2 * layer.weight.norm()"),
-            "the norm is not squared",
+            "if the norm is not squared.",
         ),
         "biases": (
             "def penalized(model, X, y, l2=0.01):\n"
             "    loss = F.cross_entropy(model(X), y)\n"
             "    return loss + l2 * sum(p.square().sum() for p in model.parameters())",
-            "the biases are penalized, too",
+            "if biases are penalized, and all other parameters",
         ),
         "data": (
             LOSS.replace("PENALTY", "l2 * layer.weight.data.square().sum()"),
@@ -132,6 +231,36 @@ WRONG = {
         "squared": (
             EFFECTS.replace("ps.values()).sqrt()", "ps.values())"),
             "the root is missing",
+        ),
+        "mean": (
+            EFFECTS.replace("return a.log10() - b.log10()", "return (a / b).log10().mean()"),
+            "Return all seeds, not their mean",
+        ),
+        "no return": (
+            EFFECTS.replace("return a.log10", "a.log10"),
+            "got None (is a `return` missing?)",
+        ),
+        "factor not used": (
+            EFFECTS.replace("0.1 * factor", "0.1"),
+            "the factor is not used",
+        ),
+        "factor in both arms": (
+            EFFECTS.replace('SGD, "weight_decay": 0.1', 'SGD, "weight_decay": 0.1 * factor'),
+            "the factor is in both arms",
+        ),
+        "factor with SGD": (
+            EFFECTS.replace("0.1 * factor", "0.1").replace(
+                'SGD, "weight_decay": 0.1', 'SGD, "weight_decay": 0.1 * factor'
+            ),
+            "the factor is with SGD",
+        ),
+        "one rule": (
+            EFFECTS.replace('"optimizer": SGDW', '"optimizer": SGD'),
+            "both arms are the same",
+        ),
+        "no momentum": (
+            EFFECTS.replace("momentum=0.9", "momentum=0.0"),
+            "or the momentum is missing",
         ),
         "guessed verdict": (
             EFFECTS.replace('10: "same"', '10: "more"'),

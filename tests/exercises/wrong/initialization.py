@@ -42,6 +42,19 @@ def effects(seeds, depth):
 found = {depth: effects(seeds(10), depth) for depth in (1, 4)}
 verdict = {1: "same", 4: "more", "4 minus 1": "more"}
 """
+LOOP = """
+from lib.train import accuracy, train
+
+def effects(seeds, depth):
+    return torch.tensor([100 * (run(he, s, depth) - run(default, s, depth)) for s in seeds])
+
+def run(start, seed, depth):
+    s, g = standardized_digits(seed), generator(seed)
+    model = start(g, depth)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.3)
+    train(model, s.X_train, s.y_train, sgd, epochs=3, batch_size=32, generator=g)
+    return accuracy(model, s.X_val, s.y_val)
+""" + EFFECTS[EFFECTS.index("\nfound") :]
 
 WRONG = {
     1: {
@@ -68,6 +81,30 @@ WRONG = {
             XAVIER.replace("math.sqrt(3) * ", ""),
             "the bound is the standard deviation",
         ),
+        "swapped": (
+            XAVIER.replace("std, math.sqrt(3) * std", "math.sqrt(3) * std, std"),
+            "the two numbers are swapped",
+        ),
+        "squares": (
+            XAVIER.replace("return std, math.sqrt(3) * std", "return std**2, 3 * std**2"),
+            "both are variances or squares",
+        ),
+        "outputs only": (
+            XAVIER.replace("fan_in + fan_out", "fan_out"),
+            "only the outputs count",
+        ),
+        "twice the area": (
+            XAVIER.replace("weight.shape[1] * area", "weight.shape[1] * area**2"),
+            "For a linear layer it is right",
+        ),
+        "root forgotten": (
+            XAVIER.replace("math.sqrt(2 /", "(2 /"),
+            "the variance is taken for the standard deviation",
+        ),
+        "one over n": (
+            XAVIER.replace("math.sqrt(2 / (fan_in + fan_out))", "1 / (fan_in + fan_out)"),
+            "Which is the variance, the fraction or its root",
+        ),
     },
     2: {
         "variance": (
@@ -83,6 +120,10 @@ WRONG = {
             "    f(z).backward()\n"
             "    return 1 / z.grad.item()",
             "you divide by the slope at 0",
+        ),
+        "torch's table": (
+            "def gain(f):\n    return nn.init.calculate_gain(f.__name__)",
+            "torch's table says 1 for a sigmoid",
         ),
         "few draws": (
             "def gain(f):\n"
@@ -116,6 +157,19 @@ WRONG = {
             PREDICTION.replace("differ", "equal"),
             "as different weights lead out of them",
         ),
+        "a key misspelt": (
+            PREDICTION.replace("0, ReLU", "0, relu"),
+            "Copy the keys from the statement",
+        ),
+        "no dict": ('prediction = ["stays", "moves"]', "but got ['stays', 'moves']"),
+        "another word": (
+            PREDICTION.replace('two steps": "moves"', 'two steps": "moved"'),
+            "Answers are the strings 'moves' and 'stays'",
+        ),
+        "the wrong pair of words": (
+            PREDICTION.replace("differ", "moves"),
+            "expected 'equal' or 'differ', but got 'moves'",
+        ),
     },
     4: {
         "three layers": (
@@ -131,7 +185,25 @@ WRONG = {
                 "layer = nn.Linear(m, n)",
                 "layer = models.mlp([m, n], generator=generator)[0]",
             ),
-            "the biases keep torch's default",
+            "biases keep torch's default",
+        ),
+        "biases left, from torch's global generator": (
+            BUILD.replace("        nn.init.zeros_(layer.bias)\n", ""),
+            "the biases: expected zeros",
+        ),
+        "a seed of its own": (
+            BUILD.replace("    parts = []", "    torch.manual_seed(0)\n    parts = []").replace(
+                ", generator=generator", ""
+            ),
+            "The second network repeats the first",
+        ),
+        "a generator of its own": (
+            BUILD.replace(
+                "    parts = []",
+                "    generator = torch.Generator().manual_seed(generator.initial_seed())\n"
+                "    parts = []",
+            ),
+            "are the numbers drawn from the generator that is passed in",
         ),
         "Xavier": (
             BUILD.replace("kaiming", "xavier").replace(' nonlinearity="relu",', ""),
@@ -165,6 +237,11 @@ WRONG = {
             "def branch_scale(num_blocks, growth):\n    return num_blocks**-0.5",
             "growth is left out",
         ),
+        "no root of L": (
+            "def branch_scale(num_blocks, growth):\n"
+            "    return math.sqrt(growth - 1) / num_blocks",
+            "What does one block multiply",
+        ),
     },
     6: {
         "fractions": (EFFECTS.replace("100 * result", "result"), "multiply by 100"),
@@ -176,6 +253,39 @@ WRONG = {
             EFFECTS.replace("seeds=seeds", "seeds=[7 + i for i in range(len(seeds))]"),
             "may depend on nothing but the seed",
         ),
+        "a column too many": (
+            EFFECTS.replace(
+                'result.difference("He", "default", "val_accuracy")',
+                '(result["He", "val_accuracy"] - result["default", "val_accuracy"])',
+            ),
+            "expected one number per seed, shape (10,), but got shape (10, 1)",
+        ),
+        "default ignores depth": (
+            EFFECTS.replace("default(g, depth)", "default(g, 1)"),
+            "default gets depth 1 always",
+        ),
+        "he ignores depth": (
+            EFFECTS.replace("he(g, depth)", "he(g, 4)"),
+            "he gets depth 4 always",
+        ),
+        "batches of 64": (EFFECTS.replace(" batch_size=32,", ""), "batches are of 64"),
+        "test set": (EFFECTS.replace("val_accuracy", "test_accuracy"), "you read the test set"),
+        "training set": (
+            EFFECTS.replace("val_accuracy", "train_accuracy"),
+            "you read the training set",
+        ),
+        "small rate": (EFFECTS.replace("lr=0.3", "lr=0.03"), "lr is 0.03"),
+        "raw": (
+            EFFECTS.replace(
+                "standardized_digits", "lambda seed: data.digits(seed, num_train=200)"
+            ),
+            "the digits are not standardized",
+        ),
+        "all digits": (
+            EFFECTS.replace("standardized_digits", "data.digits"),
+            "the split is standardized_digits",
+        ),
+        "a loop": (LOOP, "A loop of your own"),
         "depth ignored": (
             EFFECTS.replace(
                 "found = {depth: effects(seeds(10), depth)",

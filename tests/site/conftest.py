@@ -33,8 +33,19 @@ def pages() -> list[str]:
     return sorted(str(p) for p in found if p.parts[0] not in ("_static", "_sources"))
 
 
+def looks(every: list[str]) -> list[tuple[str, int, str]]:
+    """Page, width in px and theme. Colours do not depend on the middle width. Pages of
+    exercises are alike: one is looked at in every way, the others in two."""
+    ways = [(360, "light"), (360, "dark"), (768, "light"), (1440, "light"), (1440, "dark")]
+    alike = [page for page in every if "/exercises/" in page][1:]
+    return [(page, *way) for page in every for way in (ways[1::2] if page in alike else ways)]
+
+
 def pytest_generate_tests(metafunc):
     every = pages()
+    if "look" in metafunc.fixturenames:
+        found = looks(every) or [("no site", 360, "light")]
+        metafunc.parametrize("look", found, ids=["-".join(map(str, x)) for x in found])
     choices = {
         "page": lambda: every,
         "player_page": lambda: [p for p in every if "tt-controls" in read(p)],

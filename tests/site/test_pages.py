@@ -28,9 +28,8 @@ THIN = """rows => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 768, 1440])
-def test_page(page, width, scheme, tab):
+def test_page(look, tab):
+    page, width, scheme = look
     shown = tab.open(page, width=width, scheme=scheme)
     shown.evaluate(OPEN)
     faults = shown.evaluate(LOOK, {"scheme": scheme})

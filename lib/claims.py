@@ -287,11 +287,14 @@ numbers: dict[str, str] = {}
 def number(name: str, value: float | str, spec: str = ".1f") -> None:
     """Hand a result to the prose: `{glue:text}` with this name shows it on the page.
 
-    The record has the form that papermill, scrapbook and myst-nb share.
+    The record has the form that papermill, scrapbook and myst-nb share. A leading plus sign is
+    refused: the page would drop it.
     """
     if not isinstance(value, str) and not math.isfinite(value):
         raise ValueError(f"number {name!r} has to be finite, but got {value}")
     text = value if isinstance(value, str) else format(float(value), spec)
+    if text.startswith("+"):
+        raise ValueError(f"number {name!r} has to do without a plus sign, but got {text!r}")
     if not any(c in text for c in "123456789"):
         text = text.removeprefix("-")  # no negative zero
     numbers[name] = text

@@ -837,6 +837,13 @@ def test_number_refuses_what_a_sentence_cannot_say(emitted, bad):
         claims.number("gain", bad)
 
 
+def test_number_refuses_a_plus_sign_which_the_page_would_drop(emitted):
+    for value, spec in ((1.5, "+.1f"), ("+1.5 ± 0.2", "")):
+        with pytest.raises(ValueError, match="without a plus sign"):
+            claims.number("gain", value, spec)
+    assert not emitted
+
+
 def test_number_shows_no_negative_zero(emitted):
     claims.number("gain", -0.04)
     assert claims.numbers["gain"] == "0.0"

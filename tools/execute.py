@@ -26,7 +26,6 @@ from tools import notebooks as twins
 
 BUILD = Path("_build")
 EXECUTED = BUILD / "executed"
-SOLVED = BUILD / "solved"  # exercises with their solutions, which their twins lack
 CACHE = BUILD / ".jupyter_cache"
 BY_TESTS = BUILD / "settled_by_tests"  # where tests/claims leaves its records
 TIMEOUT = 300  # s a single cell may take; a whole chapter is to take half as long
@@ -89,7 +88,7 @@ def to_run(path: Path, root: Path) -> Path:
     """The notebook that nbval runs for a twin: the twin, or the solved exercises."""
     if not exercises.is_exercises(path):
         return path
-    solved = root / SOLVED / path.relative_to(root)
+    solved = root / exercises.SOLVED / path.relative_to(root)
     text = twins.solved(path.with_suffix(".md"), root)
     if not solved.is_file() or solved.read_text(encoding="utf-8") != text:
         solved.parent.mkdir(parents=True, exist_ok=True)

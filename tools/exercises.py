@@ -35,13 +35,14 @@ ON_THE_PAGE = """\
 The buttons at the top open or download the notebook with these stubs. On this page each check
 has run on the solution above it.
 """
+SOLVED = Path("_build/solved")  # where nbval finds the notebooks with solutions
 LATER = "# Further checks run here when the work is graded."
-CELL = r"```\{code-cell\} ipython3\n(?P<options>(?::[^\n]*\n)*)\n?(?P<code>.*?)^```\n"
+CELL = r"```\{code-cell\} ipython3\n(?::[^\n]*\n)*\n?(?P<code>.*?)^```\n"
 SOLUTION = re.compile(
-    rf'^<details class="solution">\n.*?(?P<cell>{CELL})(?P<why>.*?)^</details>\n', re.M | re.S
+    rf'^<details class="solution">\n.*?(?P<cell>{CELL}).*?^</details>\n', re.M | re.S
 )
 GRADING = re.compile(
-    rf'^<details class="grading">\n.*?(?P<cell>{CELL})(?P<why>.*?)^</details>\n', re.M | re.S
+    rf'^<details class="grading">\n.*?(?P<cell>{CELL}).*?^</details>\n', re.M | re.S
 )
 ANSWER = re.compile(
     r"^(?P<indent> *)### BEGIN SOLUTION\n.*?^ *### END SOLUTION\n?", re.M | re.S

@@ -14,8 +14,9 @@ import nbformat
 import pytest
 from nbval import plugin as nbval
 
+from tools.exercises import SOLVED
+
 EXECUTED = Path("_build/executed")
-SOLVED = Path("_build/solved")  # exercises are run from here, and kept under their own name
 
 
 def _execute(self, source, allow_stdin=None):
@@ -56,7 +57,7 @@ class Notebook(nbval.IPyNbFile):
 
 
 def place(path: Path) -> Path:
-    """Where a notebook stands in the repository."""
+    """Where a notebook stands in the repository; solved exercises stand for their twin."""
     path = path.relative_to(Path.cwd())
     return path.relative_to(SOLVED) if path.is_relative_to(SOLVED) else path
 
